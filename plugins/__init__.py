@@ -1,0 +1,1 @@
+"""Loader of the native libraries; they come with a later version."""

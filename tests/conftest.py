@@ -1,0 +1,36 @@
+"""Fixtures shared by all tests: the shared data, and random state put back after each test."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real pictures and conformance fixtures ($CN2_SHARED, default ../shared)."""
+    folder = Path(os.environ.get("CN2_SHARED", ROOT.parent / "shared"))
+    if not (folder / "conformance").is_dir():
+        message = f"shared data: expected {folder}/conformance, found none; set CN2_SHARED"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_random_state() -> Iterator[None]:
+    """No test leaks its seed into the next one."""
+    state = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    yield
+    random.setstate(state[0])
+    np.random.set_state(state[1])

@@ -1,0 +1,225 @@
+"""The whole description of a detector and of its training, as frozen dataclasses.
+
+A preset is a value of `Config`. What comes from outside (`--set`, a checkpoint) goes through
+`config_from_dict`, which refuses unknown keys and names the nearest known one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+Interpolation = Literal["antialias", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """How a picture becomes the network's input."""
+
+    color_order: Literal["RGB", "BGR"]
+    pixel_mean: tuple[float, float, float]  # in color_order, grey levels 0..255
+    pixel_std: tuple[float, float, float]  # in color_order
+    short_edge: int  # pixels; the short side is resized to this ...
+    long_edge: int  # ... unless the long side would exceed this
+    divisor: int  # the canvas is padded to a multiple of this, pixels
+    interpolation: Interpolation = "antialias"  # antialias: Pillow bilinear; linear: OpenCV
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig:
+    """Caffe-style ResNet: stride in the first 1x1 convolution, frozen BatchNorm."""
+
+    kind: Literal["resnet"] = "resnet"
+    depth: Literal[50, 101] = 50
+    frozen_stages: int = 2  # stem and res2 take no gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLAConfig:
+    """Deep layer aggregation, arXiv 1707.06484."""
+
+    kind: Literal["dla"] = "dla"
+    depth: Literal[34] = 34
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoConfig:
+    """A small residual network of ours for CPUs; widths are those of strides 2, 4, 8, 16, 32."""
+
+    kind: Literal["nano"] = "nano"
+    widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 160)
+    hidden: tuple[int, int, int, int] = (16, 64, 64, 80)  # inner widths of the blocks, strides 4..32
+    blocks: tuple[int, int, int, int] = (1, 2, 2, 2)  # residual blocks at strides 4..32
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNConfig:
+    """Feature pyramid, arXiv 1612.03144; levels above P5 are strided convolutions of P5."""
+
+    kind: Literal["fpn"] = "fpn"
+    levels: tuple[int, ...] = (3, 4, 5, 6, 7)
+    channels: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiFPNConfig:
+    """Weighted bidirectional pyramid, EfficientDet, arXiv 1911.09070, Sec. 3.
+
+    The two flavours differ in pooling and lateral convolutions; docs/differences.md.
+    """
+
+    kind: Literal["bifpn"] = "bifpn"
+    flavour: Literal["efficientdet", "fcos"]
+    levels: tuple[int, ...]
+    channels: int = 160
+    repeats: int = 3
+    norm_groups: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalFilter:
+    """Which first-stage boxes go on."""
+
+    pre_nms: int  # best locations kept per level and picture
+    post_nms: int  # proposals kept per picture
+    nms_iou: float = 0.9  # suppress above this
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterNetConfig:
+    """Class-agnostic CenterNet first stage, arXiv 2103.07461, Sec. 5."""
+
+    kind: Literal["centernet"] = "centernet"
+    sizes_of_interest: tuple[tuple[float, float], ...]  # per level, half box diagonal, pixels, inclusive
+    convs: int = 4
+    norm_groups: int = 32
+    prior: float = 0.01  # initial P(object) of every location
+    objectness_floor: float = 1e-4  # locations at or below never become proposals
+    test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
+    train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
+    min_overlap: float = 0.8  # of the heat map's Gaussian radius
+    min_radius: float = 4.0  # pixels
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    focal_beta: float = 4.0
+    ignore_high_negatives: float = 0.85  # negatives at or above this probability carry no loss
+    heatmap_weight: float = 0.5
+    regression_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeRCNNConfig:
+    """Cascade of box heads, arXiv 1712.00726; one entry of `ious` per stage."""
+
+    kind: Literal["cascade"] = "cascade"
+    levels: tuple[int, ...]  # pyramid levels that RoIs are pooled from
+    ious: tuple[float, ...] = (0.6, 0.7, 0.8)
+    delta_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    fc_channels: tuple[int, ...] = (1024, 1024)
+    pool_size: int = 7
+    canonical_level: int = 4
+    canonical_size: float = 224.0  # pixels
+    sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
+    rois_per_image: int = 512
+    positive_fraction: float = 0.25
+    score_rule: Literal["sqrt", "product"] = "sqrt"  # sqrt: as the official code; product: as the paper
+    score_threshold: float = 0.05
+    nms_iou: float = 0.7
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        if len(self.ious) != len(self.delta_weights):
+            raise ValueError(
+                f"cascade: expected as many delta_weights as ious, got {len(self.delta_weights)} "
+                f"and {len(self.ious)}"
+            )
+
+
+Backbone = Annotated[ResNetConfig | DLAConfig | NanoConfig, Field(discriminator="kind")]
+Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The detector's parts."""
+
+    backbone: Backbone
+    neck: Neck
+    first_stage: CenterNetConfig
+    second_stage: CascadeRCNNConfig
+
+    def __post_init__(self) -> None:
+        levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
+        if len(levels) != len(sizes):
+            raise ValueError(
+                f"first_stage.sizes_of_interest: expected one range per level {levels}, got {len(sizes)}"
+            )
+        if not set(self.second_stage.levels) <= set(levels):
+            raise ValueError(
+                f"second_stage.levels: expected levels out of {levels}, got {self.second_stage.levels}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the detector is trained; the paper's Section 5 unless a preset says otherwise."""
+
+    batch: int = 16
+    steps: int = 90_000
+    base_lr: float = 0.02  # for `batch` pictures a step
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 1000
+    warmup_factor: float = 1e-3  # of the learning rate, at step 0
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # of `steps`; the rate falls tenfold at each
+    clip_norm: float = 1.0  # largest gradient norm, over all parameters
+    short_edges: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # one drawn per picture
+    long_edge: int = 1333
+    flip: float = 0.5  # probability of a horizontal flip
+    workers: int = 2
+    seed: int = 0
+    log_every: int = 20  # steps
+    eval_every: int = 5000  # steps; 0: only at the end
+    save_every: int = 1000  # steps
+    max_bad_steps: int = 10  # steps with a non-finite loss in a row before the run stops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A detector, its input and its training."""
+
+    preset: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    input: InputConfig
+    model: ModelConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != len(self.category_ids):
+            raise ValueError(
+                f"category_ids: expected one per class ({len(self.class_names)}), got {len(self.category_ids)}"
+            )
+        if not self.class_names:
+            raise ValueError("class_names: expected at least one class, got none")
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The config as JSON-ready nested dicts."""
+    values: dict[str, Any] = TypeAdapter(Config).dump_python(config, mode="json")
+    return values
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """Read a config back, strictly: unknown keys and wrong types raise ValueError."""
+    raise NotImplementedError  # replaced below by the owner of this file
+
+
+__all__ = ["asdict"]

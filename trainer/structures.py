@@ -1,0 +1,40 @@
+"""The records that pass between the detector's parts; tensors only, fixed fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class FirstStageOutput(NamedTuple):
+    """Dense predictions of the first stage, one entry per pyramid level, fine to coarse."""
+
+    heatmaps: list[Tensor]  # each (B, 1, h, w), logits of P(object)
+    regressions: list[Tensor]  # each (B, 4, h, w), left top right bottom, stride units, >= 0
+
+
+class Proposals(NamedTuple):
+    """First-stage boxes, best first; rows past the last one are zero."""
+
+    boxes: Tensor  # (B, K, 4) xyxy, pixels of the resized picture, not clipped to it
+    objectness: Tensor  # (B, K) in [0, 1]
+
+
+class RawDetections(NamedTuple):
+    """What the detector and its ONNX file return; rows past `num_detections` are zero."""
+
+    num_detections: Tensor  # (B,) int32
+    boxes: Tensor  # (B, D, 4) xyxy, pixels of the resized picture, clipped to it
+    scores: Tensor  # (B, D) float32, descending
+    classes: Tensor  # (B, D) int32, 0-based
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The ground truth of one picture, on the canvas."""
+
+    boxes: Tensor  # (N, 4) xyxy, pixels of the resized picture
+    classes: Tensor  # (N,) int64
+    image_id: int = -1  # the dataset's own id, for messages
