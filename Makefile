@@ -1,0 +1,55 @@
+# make demo: bundled weights -> ONNX -> pictures with boxes in out/demo/
+# make test: the test suite, lint and types; make test-all: the tests that take minutes as well
+# All that they need goes into .venv here; nothing is installed outside.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INPUTS := pyproject.toml setup.py constraints.txt
+WHEEL := build/wheel
+
+.PHONY: demo test test-all lint types format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/cn2 demo --out out/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+	$(MAKE) --no-print-directory lint types
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The type check runs on an installed wheel: mypy does not follow an editable install's import hook.
+types: $(VENV)/.dev
+	rm -rf $(WHEEL) build/lib build/bdist.*
+	$(PIP) --no-deps --no-build-isolation --target $(WHEEL) .
+	MYPYPATH=$(WHEEL) $(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(INPUTS) | $(VENV)/bin/python
+	@echo "installing into $(VENV): some minutes the first time" >&2
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation --editable '.[cpu,eval,export]'
+	@touch $@
+
+$(VENV)/.dev: $(INPUTS) | $(VENV)/bin/python
+	@echo "installing into $(VENV): some minutes the first time" >&2
+	$(PIP) setuptools
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info
