@@ -1,0 +1,124 @@
+"""Small real things for tests: a detector config of 8 channels, pictures, annotation files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cn2.trainer.config import (
+    CascadeRCNNConfig,
+    CenterNetConfig,
+    Config,
+    FPNConfig,
+    InputConfig,
+    ModelConfig,
+    NanoConfig,
+    ProposalFilter,
+    TrainConfig,
+)
+
+TINY_HEIGHT, TINY_WIDTH = 64, 96
+
+
+def tiny_model_config() -> ModelConfig:
+    """The real parts at 8 channels: levels P3 to P5, three cascade stages."""
+    return ModelConfig(
+        backbone=NanoConfig(widths=(8, 8, 8, 8, 8), hidden=(8, 8, 8, 8), blocks=(1, 1, 1, 1)),
+        neck=FPNConfig(levels=(3, 4, 5), channels=8),
+        first_stage=CenterNetConfig(
+            sizes_of_interest=((0.0, 32.0), (24.0, 64.0), (48.0, 1e6)),
+            convs=1,
+            norm_groups=2,
+            test_filter=ProposalFilter(pre_nms=40, post_nms=16),
+            train_filter=ProposalFilter(pre_nms=60, post_nms=24),
+        ),
+        second_stage=CascadeRCNNConfig(
+            levels=(3, 4, 5), fc_channels=(16, 16), canonical_size=64.0, rois_per_image=16
+        ),
+    )
+
+
+def tiny_config() -> Config:
+    """Three classes, category ids with gaps, a 64 x 96 canvas, two steps of training."""
+    return Config(
+        preset="tiny",
+        class_names=("disc", "box", "star"),
+        category_ids=(1, 3, 7),
+        input=InputConfig(
+            color_order="RGB",
+            pixel_mean=(120.0, 115.0, 100.0),
+            pixel_std=(58.0, 57.0, 57.0),
+            short_edge=TINY_HEIGHT,
+            long_edge=TINY_WIDTH,
+            divisor=32,
+            interpolation="linear",
+        ),
+        model=tiny_model_config(),
+        train=TrainConfig(
+            batch=2,
+            steps=2,
+            warmup_steps=1,
+            short_edges=(TINY_HEIGHT,),
+            long_edge=TINY_WIDTH,
+            workers=0,
+            log_every=1,
+            eval_every=0,
+            save_every=1,
+        ),
+    )
+
+
+def with_training(config: Config, **values: Any) -> Config:
+    """The config with other training settings."""
+    return replace(config, train=replace(config.train, **values))
+
+
+def picture(height: int = TINY_HEIGHT, width: int = TINY_WIDTH, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: a smooth gradient with noise, so that every pixel matters."""
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(0, 120, height)[:, None, None]
+    columns = np.linspace(0, 100, width)[None, :, None]
+    noise = rng.integers(0, 36, (height, width, 3))
+    return (rows + columns + noise).astype(np.uint8)
+
+
+def coco_annotations(
+    sizes: list[tuple[int, int]], boxes: list[list[tuple[int, list[float]]]]
+) -> dict[str, Any]:
+    """COCO annotations: per picture its (height, width) and its (category_id, xywh) boxes."""
+    images = [
+        {"id": 10 + i, "file_name": f"picture_{i}.png", "height": h, "width": w}
+        for i, (h, w) in enumerate(sizes)
+    ]
+    rows = [(10 + i, category, box) for i, of in enumerate(boxes) for category, box in of]
+    annotations = [
+        {
+            "id": 100 + k,
+            "image_id": image_id,
+            "category_id": category,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for k, (image_id, category, box) in enumerate(rows)
+    ]
+    names = {1: "disc", 3: "box", 7: "star"}
+    categories = [{"id": i, "name": name} for i, name in names.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def write_dataset(folder: Path, annotations: dict[str, Any]) -> tuple[Path, Path]:
+    """Write the annotations and a picture for each image; (annotation file, picture folder)."""
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for k, image in enumerate(annotations["images"]):
+        pixels = picture(image["height"], image["width"], seed=k)
+        Image.fromarray(pixels).save(pictures / image["file_name"])
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(annotations))
+    return path, pictures

@@ -1,0 +1,209 @@
+"""Pictures of a data set to batches on one canvas, in an order that a seed and a step decide.
+
+Every sample has a number, counted from the start of training. Its picture, its size and its flip
+follow from (seed, number) alone, so a run continued at step n sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cn2.runtime.errors import PictureError
+
+from ..config import Config, InputConfig, TrainConfig
+from ..structures import Target
+from .coco import CocoDataset, Picture
+from .transforms import (
+    Boxes,
+    Pixels,
+    canvas_size,
+    flip_horizontally,
+    read_picture,
+    resize,
+    resized_size,
+    scale_boxes,
+)
+
+
+class Sample(NamedTuple):
+    """One picture, resized, with its ground truth in the resized picture's pixels."""
+
+    pixels: Pixels
+    boxes: Boxes
+    picture: Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures on one canvas."""
+
+    images: Tensor  # (B, H, W, 3) uint8 RGB, each picture at the top left, zeros elsewhere
+    image_sizes: Tensor  # (B, 2) int64 height, width of the picture on the canvas
+    targets: list[Target]
+    pictures: list[Picture]
+
+
+class TrainSamples(Dataset[Sample]):
+    """Augmented samples by (sample number, index of the picture)."""
+
+    def __init__(self, data: CocoDataset, input: InputConfig, train: TrainConfig) -> None:
+        self.data, self.input, self.train = data, input, train
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        number, index = key
+        draw = random.Random(f"{self.train.seed}/{number}")
+        short_edge = draw.choice(self.train.short_edges)
+        flipped = draw.random() < self.train.flip
+        picture = self.data.pictures[index]
+        size = resized_size(picture.height, picture.width, short_edge, self.train.long_edge)
+        sample = load_sample(picture, size, self.input, reduced=True)
+        if flipped:
+            pixels, boxes = flip_horizontally(sample.pixels, sample.boxes)
+            return Sample(pixels, boxes, picture)
+        return sample
+
+
+class ValidationSamples(Dataset[Sample]):
+    """Pictures by index, resized by the detector's own input rule, as the exported model sees them."""
+
+    def __init__(self, data: CocoDataset, input: InputConfig) -> None:
+        self.data, self.input = data, input
+
+    def __getitem__(self, index: int) -> Sample:
+        picture = self.data.pictures[index]
+        return load_sample(picture, self.size(index), self.input, reduced=False)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of the resized picture."""
+        picture = self.data.pictures[index]
+        return resized_size(
+            picture.height, picture.width, self.input.short_edge, self.input.long_edge
+        )
+
+
+def load_sample(
+    picture: Picture, size: tuple[int, int], input: InputConfig, *, reduced: bool
+) -> Sample:
+    """Read a picture and resize it; `reduced` lets a JPEG be decoded at a fraction of its size.
+
+    Raises:
+        PictureError: unreadable, or another size than the annotations say.
+    """
+    pixels = read_picture(picture.path, reduce_to=size if reduced else None)
+    height, width = pixels.shape[:2]
+    whole = (height, width) == (picture.height, picture.width)
+    if not whole and not (reduced and _is_reduction(picture, height, width)):
+        raise PictureError(
+            f"{picture.path}: expected {picture.width}x{picture.height} pixels as the annotations "
+            f"say, got {width}x{height}; was it rotated or replaced?"
+        )
+    boxes = scale_boxes(picture.boxes, (picture.height, picture.width), size)
+    return Sample(resize(pixels, size, input.interpolation), boxes, picture)
+
+
+def _is_reduction(picture: Picture, height: int, width: int) -> bool:
+    return any(
+        (height, width) == (-(-picture.height // by), -(-picture.width // by)) for by in (2, 4, 8)
+    )
+
+
+class SampleOrder(Sampler[list[tuple[int, int]]]):
+    """Endless batches of (sample number, picture index), each epoch shuffled by its own seed."""
+
+    def __init__(self, pictures: int, batch: int, seed: int, first_step: int, steps: int) -> None:
+        self.pictures, self.batch, self.seed = pictures, batch, seed
+        self.first_step, self.steps = first_step, steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.first_step, self.steps):
+            keys = []
+            for number in range(step * self.batch, (step + 1) * self.batch):
+                if number // self.pictures != epoch:
+                    epoch = number // self.pictures
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.pictures)
+                keys.append((number, int(order[number % self.pictures])))
+            yield keys
+
+    def __len__(self) -> int:
+        return max(self.steps - self.first_step, 0)
+
+
+def collate(samples: list[Sample], divisor: int) -> Batch:
+    """Lay samples on one canvas, each at the top left."""
+    sizes = [(sample.pixels.shape[0], sample.pixels.shape[1]) for sample in samples]
+    height, width = canvas_size(sizes, divisor)
+    images = np.zeros((len(samples), height, width, 3), np.uint8)
+    for canvas, sample, (h, w) in zip(images, samples, sizes, strict=True):
+        canvas[:h, :w] = sample.pixels
+    targets = [
+        Target(
+            boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes)),
+            classes=torch.from_numpy(sample.picture.classes),
+            image_id=sample.picture.image_id,
+        )
+        for sample in samples
+    ]
+    return Batch(
+        images=torch.from_numpy(images),
+        image_sizes=torch.tensor(sizes, dtype=torch.int64),
+        targets=targets,
+        pictures=[sample.picture for sample in samples],
+    )
+
+
+class _Collate:
+    """`collate` with its divisor, in a form that worker processes can receive."""
+
+    def __init__(self, divisor: int) -> None:
+        self.divisor = divisor
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        return collate(samples, self.divisor)
+
+
+def train_loader(data: CocoDataset, config: Config, first_step: int = 0) -> DataLoader[Sample]:
+    """Batches for the steps first_step .. train.steps - 1."""
+    train = config.train
+    order = SampleOrder(len(data.pictures), train.batch, train.seed, first_step, train.steps)
+    return DataLoader(
+        TrainSamples(data, config.input, train),
+        batch_sampler=order,
+        collate_fn=_Collate(config.input.divisor),
+        num_workers=train.workers,
+        worker_init_fn=_quiet_worker,
+        persistent_workers=train.workers > 0,
+    )
+
+
+def validation_loader(data: CocoDataset, config: Config, batch: int) -> DataLoader[Sample]:
+    """Every picture once; the pictures of a batch share one canvas, so none changes another."""
+    samples = ValidationSamples(data, config.input)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in range(len(data.pictures)):
+        canvas = canvas_size([samples.size(index)], config.input.divisor)
+        groups.setdefault(canvas, []).append(index)
+    batches = [of[i : i + batch] for of in groups.values() for i in range(0, len(of), batch)]
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        collate_fn=_Collate(config.input.divisor),
+        num_workers=min(config.train.workers, 1),
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _quiet_worker(_: int) -> None:
+    """Ctrl-C is the parent's business; OpenCV's own threads would only get in the way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)

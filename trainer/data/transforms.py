@@ -1,0 +1,103 @@
+"""Picture files to uint8 RGB arrays, resized by the detectors' rule, with their boxes.
+
+The size rule is that of `cn2.runtime.canvas`, written again because training does not import
+the runtime; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from cn2.runtime.errors import PictureError
+
+from ..config import Interpolation
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+Boxes = NDArray[np.float32]  # (N, 4) xyxy, pixels
+
+
+def read_picture(path: Path, reduce_to: tuple[int, int] | None = None) -> Pixels:
+    """Decode a picture as RGB, upright (EXIF), 16-bit grey cut to 8 bits.
+
+    Args:
+        path: any file that Pillow reads.
+        reduce_to: (height, width) that will do: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its
+            size, never below this. Faster, and slightly different pixels: for training only.
+    Raises:
+        PictureError: missing, truncated or not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if reduce_to is not None:
+                image.draft("RGB", (reduce_to[1], reduce_to[0]))
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{path}: cannot be read as a picture ({error})") from None
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "I":  # 16-bit grey PNG in older Pillow
+        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
+    """(height, width) with the short side at `short_edge`, unless the long one would pass its limit.
+
+    Sides are rounded as int(v + 0.5) and are at least 1. Source: conformance page, "Input".
+    """
+    scale = short_edge / min(height, width)
+    if height < width:
+        new_height, new_width = float(short_edge), scale * width
+    else:
+        new_height, new_width = scale * height, float(short_edge)
+    longest = max(new_height, new_width)
+    if longest > long_edge:
+        new_height, new_width = (
+            new_height * (long_edge / longest),
+            new_width * (long_edge / longest),
+        )
+    return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+def canvas_size(sizes: list[tuple[int, int]], divisor: int) -> tuple[int, int]:
+    """The smallest (height, width), multiples of `divisor`, that holds pictures of these sizes."""
+    height = max(h for h, _ in sizes)
+    width = max(w for _, w in sizes)
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def resize(pixels: Pixels, size: tuple[int, int], interpolation: Interpolation) -> Pixels:
+    """Resize to (height, width): Pillow's bilinear for "antialias", OpenCV's for "linear"."""
+    height, width = size
+    if pixels.shape[:2] == size:
+        return pixels
+    if interpolation == "antialias":
+        return np.asarray(
+            Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        )
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def scale_boxes(boxes: Boxes, before: tuple[int, int], after: tuple[int, int]) -> Boxes:
+    """Boxes of a picture of size `before` (height, width), in the pixels of size `after`."""
+    y, x = after[0] / before[0], after[1] / before[1]
+    return boxes * np.array([x, y, x, y], np.float32)
+
+
+def flip_horizontally(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
+    """Mirror a picture and its boxes."""
+    width = np.float32(pixels.shape[1])
+    mirrored = np.stack(
+        [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
+    )
+    return pixels[:, ::-1], mirrored
