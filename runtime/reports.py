@@ -1,0 +1,109 @@
+"""What commands hand back: files that are whole or absent, and tables for a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError
+
+PIPE_WIDTH = 1000  # columns where nobody looks: nothing is wrapped
+
+
+def ready_folder(folder: Path) -> None:
+    """Make the folder, and make sure that a file can be written there.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    probe = folder / f".cn2-{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise OutputError(
+            f"{folder}: expected a folder that can be written, got none ({reason}); "
+            f"choose another one"
+        ) from error
+
+
+def ready_file(destination: str | None) -> None:
+    """Find out before the work, not after it, whether `write_json(destination)` can work."""
+    if destination is None or destination == "-":
+        return
+    path = Path(destination)
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write, got a folder; add a file's name")
+    if not _is_special(path):
+        ready_folder(Path(os.path.realpath(path)).parent)
+
+
+def write_json(destination: str, document: Any) -> None:
+    """Write a document to a file, whole or not at all, or to stdout for `-`.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: the document holds NaN or infinity, which JSON has no word for.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if destination == "-":
+        sys.stdout.write(text)
+    else:
+        write_whole(Path(destination), text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees half of it; an older one is replaced.
+
+    Raises:
+        OutputError: it cannot be written; then an older one is left as it was.
+    """
+    target = path if _is_special(path) else Path(os.path.realpath(path))
+    part = target if _is_special(path) else target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        part.write_bytes(content)
+        if part != target:
+            part.replace(target)
+    except OSError as error:
+        if part != target:
+            part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _is_special(path: Path) -> bool:
+    """A pipe or a device: written in place, never replaced by a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """A table as text: the first `left` columns to the left, the numbers after them to the right.
+
+    In a terminal long cells are folded to its width; in a pipe nothing is.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for position, column in enumerate(columns):
+        justify = "left" if position < left else "right"
+        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=position >= left)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip("\n").split("\n"))
+
+
+def format_number(value: float | None, digits: int = 1) -> str:
+    """A number for a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
