@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from cn2.runtime.errors import AnnotationError
 
+from .transforms import clip_boxes
+
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -176,12 +178,6 @@ def _picture(
         boxes=boxes[kept],
         classes=classes[kept],
     )
-
-
-def clip_boxes(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """(N, 4) xyxy boxes cut at the borders of a picture, pixels."""
-    limits = np.array([width, height, width, height], np.float32)
-    return np.clip(boxes, np.float32(0), limits)
 
 
 def _warn_about_boxes(

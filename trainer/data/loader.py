@@ -183,6 +183,8 @@ def train_loader(data: CocoDataset, config: Config, first_step: int = 0) -> Data
         num_workers=train.workers,
         worker_init_fn=_quiet_worker,
         persistent_workers=train.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # leaves the global random state alone
     )
 
 
@@ -200,6 +202,7 @@ def validation_loader(data: CocoDataset, config: Config, batch: int) -> DataLoad
         collate_fn=_Collate(config.input.divisor),
         num_workers=min(config.train.workers, 1),
         worker_init_fn=_quiet_worker,
+        generator=torch.Generator(),
     )
 
 

@@ -101,3 +101,9 @@ def flip_horizontally(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
         [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
     )
     return pixels[:, ::-1], mirrored
+
+
+def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
+    """(N, 4) xyxy boxes cut at the borders of a picture, pixels."""
+    limits = np.array([width, height, width, height], np.float32)
+    return np.clip(boxes, np.float32(0), limits)

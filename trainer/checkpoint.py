@@ -1,0 +1,203 @@
+"""A detector as one safetensors file that says what it is; no pickle is written or read.
+
+The header's metadata holds the config as JSON (class names and category ids among it), the format
+version, the licence of the weights and where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cn2.runtime.errors import ModelFormatError, OutputError
+
+from .build import build_detector
+from .config import Config, config_from_dict, config_to_dict
+from .detector import TwoStageDetector
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, config: Config, *, license: str, provenance: str
+) -> None:
+    """Write the weights in fp32 and what they are; the file appears whole or not at all."""
+    tensors = {name: _plain(value) for name, value in model.state_dict().items()}
+    metadata = {
+        "cn2.config": json.dumps(config_to_dict(config)),
+        "cn2.format_version": str(FORMAT_VERSION),
+        "cn2.license": license,
+        "cn2.provenance": provenance,
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def load_checkpoint(path: Path) -> tuple[TwoStageDetector, Config, dict[str, str]]:
+    """Read a checkpoint: the detector in eval mode on the CPU, its config, the metadata.
+
+    Raises:
+        ModelFormatError: torn, not ours, of a newer format, or not the tensors of its config.
+    """
+    config, metadata, tensors = read_checkpoint(path)
+    model = build_detector(config)
+    _load_strictly(model, tensors, path)
+    return model.eval(), config, metadata
+
+
+def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tensor]]:
+    """Config, metadata and tensors of a checkpoint, without building the detector."""
+    tensors, metadata = read_tensors(path)
+    version = metadata.get("cn2.format_version", "")
+    if "cn2.config" not in metadata or not version.isdigit():
+        raise ModelFormatError(
+            f"{path}: expected a cn2 checkpoint, found no cn2.config in its metadata; "
+            "was it written by cn2 train?"
+        )
+    if int(version) > FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{path}: format version {version}, this package reads up to {FORMAT_VERSION}; "
+            "update cn2"
+        )
+    try:
+        config = config_from_dict(json.loads(metadata["cn2.config"]))
+    except ValueError as error:
+        raise ModelFormatError(f"{path}: its config cannot be read: {error}") from None
+    return config, metadata, tensors
+
+
+def load_weights(model: nn.Module, path: Path) -> list[str]:
+    """Start from another checkpoint; layers of another shape keep their fresh values.
+
+    Only tensors whose class count differs may be left out; the names left out are returned.
+    """
+    _, _, tensors = read_checkpoint(path)
+    own = model.state_dict()
+    differing = [n for n, v in own.items() if n in tensors and tensors[n].shape != v.shape]
+    foreign = [n for n in differing if own[n].shape[1:] != tensors[n].shape[1:]]
+    if foreign:
+        name = foreign[0]
+        raise ModelFormatError(
+            f"{path}: {name}: expected shape {tuple(own[name].shape)}, got "
+            f"{tuple(tensors[name].shape)}; is it of another preset?"
+        )
+    fitting = {n: own[n] if n in differing else v for n, v in tensors.items()}
+    _load_strictly(model, fitting, path)
+    return differing
+
+
+def _load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        raise ModelFormatError(
+            f"{path}: expected the {len(own)} tensors of its config; missing {_some(missing)}, "
+            f"unknown {_some(unknown)}"
+        )
+    for name, value in own.items():
+        if value.shape != tensors[name].shape:
+            raise ModelFormatError(
+                f"{path}: {name}: expected shape {tuple(value.shape)}, "
+                f"got {tuple(tensors[name].shape)}"
+            )
+    model.load_state_dict(tensors)
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" if names else "none"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file through a temporary one beside it, so a crash tears nothing."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        ModelFormatError: no such file, truncated, or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise ModelFormatError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelFormatError(
+            f"{path}: expected a safetensors file, got {error}; is it torn or of another kind?"
+        ) from None
+
+
+def _plain(value: Tensor) -> Tensor:
+    """Contiguous on the CPU, floating point as fp32."""
+    value = value.detach().to("cpu")
+    return (value.float() if value.is_floating_point() else value).clone(
+        memory_format=torch.contiguous_format
+    )
+
+
+def save_training_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, values: dict[str, Any]
+) -> None:
+    """Everything a run needs to go on: weights, momentum, random state, and `values` as JSON."""
+    tensors = {f"model.{name}": _plain(value) for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{name}"] = _plain(momentum)
+    tensors["random.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    write_tensors(path, tensors, {"cn2.training": json.dumps(values)})
+
+
+def load_training_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put a saved state back into model, optimizer and random generators; returns `values`."""
+    tensors, metadata = read_tensors(path)
+    if "cn2.training" not in metadata:
+        raise ModelFormatError(f"{path}: expected a cn2 training state; was it renamed?")
+    prefix = "model."
+    weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+    _load_strictly(model, weights, path)
+    for name, parameter in model.named_parameters():
+        momentum = tensors.get(f"momentum.{name}")
+        if momentum is not None:
+            buffer = torch.empty_like(parameter).copy_(momentum)
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    values: dict[str, Any] = json.loads(metadata["cn2.training"])
+    return values

@@ -1,0 +1,122 @@
+"""The commands `cn2 train` and `cn2 presets`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .config import Config
+
+Option = typer.Option
+
+
+def register(app: typer.Typer) -> None:
+    """Add this folder's commands to the command line."""
+    app.command("train")(train_command)
+    app.command("presets")(presets_command)
+
+
+def train_command(
+    preset: Annotated[str, typer.Argument(help="Name of a detector; see cn2 presets.")],
+    train: Annotated[Path, Option(help="COCO annotations to learn from.")],
+    train_images: Annotated[Path, Option(help="Folder of their pictures.")],
+    val: Annotated[Path, Option(help="COCO annotations to score on.")],
+    val_images: Annotated[Path, Option(help="Folder of their pictures.")],
+    out: Annotated[Path, Option(help="Folder for checkpoints and log.")],
+    weights: Annotated[Path | None, Option(help="Checkpoint to start from.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", help="Change a setting: key.path=value; repeatable.")
+    ] = None,
+    device: Annotated[str, Option(help="auto, cpu, cuda.")] = "auto",
+    license: Annotated[
+        str, Option(help="Licence of the weights, for the checkpoint.")
+    ] = "unspecified",
+) -> None:
+    """Train a detector on pictures with COCO annotations."""
+    from .config import apply_overrides
+    from .train import RunFiles
+    from .train import train as run_training
+
+    config = apply_overrides(find_preset(preset), set_ or [])
+    files = RunFiles(
+        train=train,
+        train_images=train_images,
+        val=val,
+        val_images=val_images,
+        out=out,
+        license=license,
+    )
+    try:
+        run_training(config, files, weights=weights, resume=resume, device=device)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def presets_command() -> None:
+    """List every detector: parts, input size, parameters."""
+    from rich.console import Console
+
+    Console().print(presets_table())
+
+
+def find_preset(name: str) -> Config:
+    """The config of a preset by its name.
+
+    Raises:
+        ValueError: no such preset; the nearest one is named.
+    """
+    from .presets import PRESETS
+
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "see cn2 presets"
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}; {hint}")
+    return PRESETS[name]()
+
+
+def presets_table() -> Table:
+    """A row per preset; parameters are counted on the meta device, so nothing is allocated."""
+    from rich.table import Table
+
+    from .presets import PRESETS
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("preset", "backbone", "neck", "first stage", "second stage", "input"):
+        table.add_column(column)
+    table.add_column("parameters", justify="right")
+    table.add_column("classes", justify="right")
+    for name, make in PRESETS.items():
+        table.add_row(name, *describe(make()))
+    return table
+
+
+def describe(config: Config) -> tuple[str, ...]:
+    """Backbone, neck, stages, input size, parameters in millions, default number of classes."""
+    import torch
+
+    from .build import build_detector
+    from .config import ResNetConfig
+
+    model, input = config.model, config.input
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build_detector(config).parameters())
+    backbone, neck = model.backbone, model.neck
+    deep = "" if backbone.kind == "nano" else f"-{backbone.depth}"
+    levels = f"P{neck.levels[0]}-P{neck.levels[-1]}"
+    stages = len(model.second_stage.ious)
+    return (
+        f"{'ResNet' if isinstance(backbone, ResNetConfig) else backbone.kind.upper()}{deep}",
+        f"{ {'fpn': 'FPN', 'bifpn': 'BiFPN'}[neck.kind] } {levels}, {neck.channels} channels",
+        f"CenterNet, {model.first_stage.test_filter.post_nms} proposals",
+        f"cascade of {stages}",
+        f"{input.short_edge}/{input.long_edge}, {input.interpolation}",
+        f"{parameters / 1e6:.2f} M",
+        str(len(config.class_names)),
+    )
