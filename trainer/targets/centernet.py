@@ -1,0 +1,241 @@
+"""Ground-truth boxes to the targets of the CenterNet first stage: no loss, no gradient.
+
+The pyramid's cells are numbered in one row of M: levels fine to coarse, each level row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import CenterNetConfig
+from ..structures import Target
+
+SMALLEST_HEAT = 1e-4  # smaller heat map values count as 0, as in the official code
+CHUNK_ELEMENTS = 1 << 22  # locations x objects held at once: 16 MiB per float32 matrix
+
+
+class PyramidGrid(NamedTuple):
+    """The cells of all levels of one canvas."""
+
+    locations: Tensor  # (M, 2) x, y of the cells, pixels
+    strides: Tensor  # (L,) int64, pixels per cell
+    heights: Tensor  # (L,) int64, cells
+    widths: Tensor  # (L,) int64, cells
+    offsets: Tensor  # (L,) int64, index of each level's first cell
+
+
+class RegressionTargets(NamedTuple):
+    """Cells that the regression is trained on."""
+
+    indices: Tensor  # (P,) int64, ascending, each cell once
+    ltrb_strides: Tensor  # (P, 4) left, top, right, bottom, stride units, > 0
+
+
+class FirstStageTargets(NamedTuple):
+    """The targets of a batch; cell indices count through it, picture b starting at b * M."""
+
+    heatmap: Tensor  # (B * M,) in [0, 1]
+    positives: Tensor  # (P,) int64, one per object and level of the object; can repeat
+    regression: RegressionTargets
+
+
+def pyramid_grid(
+    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device | None = None
+) -> PyramidGrid:
+    """Lay out the cells of all levels.
+
+    Args:
+        sizes: (height, width) of each level, cells, fine to coarse.
+        strides: pixels per cell of each level.
+        device: where the tensors go; None for the default one.
+    Returns:
+        The grid; a location is at index * stride + stride // 2 in x and y.
+    Raises:
+        ValueError: the two lengths differ.
+    """
+    if len(sizes) != len(strides):
+        raise ValueError(f"pyramid_grid: expected {len(sizes)} strides, got {len(strides)}")
+    levels = []
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        y, x = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        levels.append(torch.stack([x.flatten(), y.flatten()], dim=1) * stride + stride // 2)
+    shapes = torch.tensor(sizes, dtype=torch.int64, device=device).reshape(-1, 2)
+    cells = shapes.prod(dim=1)
+    return PyramidGrid(
+        locations=torch.cat(levels).float(),
+        strides=torch.tensor(strides, dtype=torch.int64, device=device),
+        heights=shapes[:, 0],
+        widths=shapes[:, 1],
+        offsets=cells.cumsum(0) - cells,
+    )
+
+
+def centernet_targets(
+    targets: Sequence[Target], grid: PyramidGrid, config: CenterNetConfig
+) -> FirstStageTargets:
+    """The first-stage targets of a batch.
+
+    Args:
+        targets: ground truth of each picture; pictures without objects are legal.
+        grid: the cells of the canvas that all pictures share.
+        config: sizes of interest and radius of the heat map.
+    Returns:
+        Everything concatenated over the batch.
+    Source: arXiv 2103.07461, Sec. 5; the numbers follow the official code.
+    """
+    cells = len(grid.locations)
+    heatmaps, positives, indices, ltrb = [], [], [], []
+    for picture, target in enumerate(targets):
+        boxes = target.boxes.float()
+        radius2 = squared_radius(boxes, config.min_overlap, config.min_radius)
+        on_level = objects_on_levels(boxes, config.sizes_of_interest)
+        regression = assign_regression(boxes, radius2, on_level, grid)
+        heatmaps.append(render_heatmap(boxes, radius2, grid))
+        positives.append(positive_cells(boxes, on_level, grid) + picture * cells)
+        indices.append(regression.indices + picture * cells)
+        ltrb.append(regression.ltrb_strides)
+    return FirstStageTargets(
+        torch.cat(heatmaps),
+        torch.cat(positives),
+        RegressionTargets(torch.cat(indices), torch.cat(ltrb)),
+    )
+
+
+def squared_radius(boxes: Tensor, min_overlap: float, min_radius: float) -> Tensor:
+    """Squared radius of each object's peak on the heat map.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        min_overlap: IoU with the object that a shifted box should keep, in (0, 1].
+        min_radius: floor of the radius, pixels.
+    Returns:
+        (N,) r^2 = max(2 * delta^2 * area, min_radius^2), delta = (1 - overlap) / (1 + overlap).
+    """
+    delta = (1 - min_overlap) / (1 + min_overlap)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return (2 * delta**2 * sides.prod(dim=1)).clamp(min=min_radius**2)
+
+
+def objects_on_levels(boxes: Tensor, sizes_of_interest: Sequence[tuple[float, float]]) -> Tensor:
+    """Which levels answer for which object.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        sizes_of_interest: per level, range of half the box diagonal, pixels, ends inclusive;
+            ranges overlap, so an object can be on several levels.
+    Returns:
+        (N, L) bool.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    sizes = (sides**2).sum(dim=1).sqrt() / 2  # (N,)
+    ranges = boxes.new_tensor(sizes_of_interest)  # (L, 2)
+    return (sizes[:, None] >= ranges[:, 0]) & (sizes[:, None] <= ranges[:, 1])
+
+
+def render_heatmap(boxes: Tensor, radius2: Tensor, grid: PyramidGrid) -> Tensor:
+    """The likelihood target of an object's centre, on every level for every object.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        radius2: (N,) squared radius of each peak, pixels^2, > 0.
+        grid: the cells.
+    Returns:
+        (M,) max over objects of exp(-d^2 / r^2), d from the location to the box centre; exactly 1
+        at the cell that contains the centre; 0 below 1e-4 and where there are no objects.
+    """
+    locations = grid.locations
+    nearest = locations.new_full((len(locations),), torch.inf)  # smallest d^2 / r^2
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    chunk = max(1, CHUNK_ELEMENTS // len(locations))
+    for some, radii in zip(torch.split(centres, chunk), torch.split(radius2, chunk), strict=True):
+        x = locations[:, 0, None] - some[:, 0]  # (M, chunk)
+        y = locations[:, 1, None] - some[:, 1]
+        if len(some):
+            nearest = torch.minimum(nearest, ((x * x + y * y) / radii).amin(dim=1))
+    cells, inside = _centre_cells(centres, grid)
+    nearest[_flat_index(cells, grid)[inside]] = 0.0
+    heatmap = (-nearest).exp()
+    return torch.where(heatmap < SMALLEST_HEAT, 0.0, heatmap)
+
+
+def positive_cells(boxes: Tensor, on_level: Tensor, grid: PyramidGrid) -> Tensor:
+    """The cell of each object's centre, on each of the object's levels.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        on_level: (N, L) bool, from `objects_on_levels`.
+        grid: the cells.
+    Returns:
+        (P,) int64 cell indices, object by object; objects that share a cell give it twice, as in
+        the official code. A centre outside the canvas gives none.
+    """
+    cells, inside = _centre_cells((boxes[:, :2] + boxes[:, 2:]) / 2, grid)
+    return _flat_index(cells, grid)[inside & on_level]
+
+
+def assign_regression(
+    boxes: Tensor, radius2: Tensor, on_level: Tensor, grid: PyramidGrid
+) -> RegressionTargets:
+    """Decide which cells learn which object's box.
+
+    The candidates are the 3x3 cells around an object's centre cell, on the object's levels, whose
+    location is strictly inside its box. A cell with several objects takes the one with the
+    smallest d^2 / r^2 (0 at the centre cell); ties go to the earlier object.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        radius2: (N,) squared radius of each peak, pixels^2.
+        on_level: (N, L) bool, from `objects_on_levels`.
+        grid: the cells.
+    Returns:
+        Cell indices and the distances to their object's sides.
+    """
+    objects, levels = on_level.nonzero(as_tuple=True)  # (A,) each: objects on their levels
+    strides = grid.strides[levels]
+    centres = (boxes[objects, :2] + boxes[objects, 2:]) / 2
+    shifts = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).to(boxes.device)
+    cells = _cell_of(centres, strides)[:, None] + shifts  # (A, 9, 2)
+    locations = (cells * strides[:, None, None] + strides[:, None, None] // 2).to(boxes.dtype)
+    corners = boxes[objects, None]  # (A, 1, 4)
+    ltrb = torch.cat([locations - corners[..., :2], corners[..., 2:] - locations], dim=2)
+    cost = ((locations - centres[:, None]) ** 2).sum(dim=2) / radius2[objects, None]
+    cost[:, 4] = 0.0  # shifts[4] is the centre cell itself
+
+    size = torch.stack([grid.widths[levels], grid.heights[levels]], dim=1)[:, None]
+    legal = (ltrb.amin(dim=2) > 0) & ((cells >= 0) & (cells < size)).all(dim=2)
+    index = grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0]
+    ltrb_strides = ltrb / strides[:, None, None]
+    return _cheapest_per_cell(index[legal], cost[legal], ltrb_strides[legal])
+
+
+def _cheapest_per_cell(index: Tensor, cost: Tensor, ltrb_strides: Tensor) -> RegressionTargets:
+    """Of the candidates of one cell keep the cheapest; candidates come object by object."""
+    order = cost.argsort(stable=True)
+    order = order[index[order].argsort(stable=True)]
+    index = index[order]
+    first = torch.ones_like(index, dtype=torch.bool)
+    first[1:] = index[1:] != index[:-1]
+    return RegressionTargets(index[first], ltrb_strides[order[first]])
+
+
+def _centre_cells(centres: Tensor, grid: PyramidGrid) -> tuple[Tensor, Tensor]:
+    """Cells (N, L, 2) as x, y of each centre on every level, and whether they exist (N, L)."""
+    cells = _cell_of(centres[:, None], grid.strides[None])
+    size = torch.stack([grid.widths, grid.heights], dim=1)
+    return cells, ((cells >= 0) & (cells < size)).all(dim=2)
+
+
+def _cell_of(points: Tensor, strides: Tensor) -> Tensor:
+    """The cell, int64 x, y, that contains each point."""
+    return (points / strides[..., None]).floor().long()
+
+
+def _flat_index(cells: Tensor, grid: PyramidGrid) -> Tensor:
+    """(N, L, 2) cells on every level to indices (N, L) among all cells."""
+    return grid.offsets + cells[..., 1] * grid.widths + cells[..., 0]
