@@ -1,5 +1,5 @@
 # make demo: bundled weights -> ONNX -> pictures with boxes in out/demo/
-# make test: the test suite, lint and types; make test-all: the tests that take minutes as well
+# make test: the test suite, lint and types; make test-all: the tests that take minutes
 # All that they need goes into .venv here; nothing is installed outside.
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ test: $(VENV)/.dev
 	$(MAKE) --no-print-directory lint types
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
