@@ -6,16 +6,25 @@ A preset is a value of `Config`. What comes from outside (`--set`, a checkpoint)
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Interpolation = Literal["antialias", "linear"]
 
 
+class _Strict:
+    """Makes pydantic refuse unknown keys in the dataclass that inherits it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True, kw_only=True)
-class InputConfig:
+class InputConfig(_Strict):
     """How a picture becomes the network's input."""
 
     color_order: Literal["RGB", "BGR"]
@@ -28,7 +37,7 @@ class InputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig:
+class ResNetConfig(_Strict):
     """Caffe-style ResNet: stride in the first 1x1 convolution, frozen BatchNorm."""
 
     kind: Literal["resnet"] = "resnet"
@@ -37,7 +46,7 @@ class ResNetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DLAConfig:
+class DLAConfig(_Strict):
     """Deep layer aggregation, arXiv 1707.06484."""
 
     kind: Literal["dla"] = "dla"
@@ -45,17 +54,17 @@ class DLAConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NanoConfig:
+class NanoConfig(_Strict):
     """A small residual network of ours for CPUs; widths are those of strides 2, 4, 8, 16, 32."""
 
     kind: Literal["nano"] = "nano"
     widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 160)
-    hidden: tuple[int, int, int, int] = (16, 64, 64, 80)  # inner widths of the blocks, strides 4..32
+    hidden: tuple[int, int, int, int] = (16, 64, 64, 80)  # inner widths, strides 4..32
     blocks: tuple[int, int, int, int] = (1, 2, 2, 2)  # residual blocks at strides 4..32
 
 
 @dataclass(frozen=True, kw_only=True)
-class FPNConfig:
+class FPNConfig(_Strict):
     """Feature pyramid, arXiv 1612.03144; levels above P5 are strided convolutions of P5."""
 
     kind: Literal["fpn"] = "fpn"
@@ -64,7 +73,7 @@ class FPNConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiFPNConfig:
+class BiFPNConfig(_Strict):
     """Weighted bidirectional pyramid, EfficientDet, arXiv 1911.09070, Sec. 3.
 
     The two flavours differ in pooling and lateral convolutions; docs/differences.md.
@@ -79,7 +88,7 @@ class BiFPNConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposalFilter:
+class ProposalFilter(_Strict):
     """Which first-stage boxes go on."""
 
     pre_nms: int  # best locations kept per level and picture
@@ -88,14 +97,15 @@ class ProposalFilter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CenterNetConfig:
+class CenterNetConfig(_Strict):
     """Class-agnostic CenterNet first stage, arXiv 2103.07461, Sec. 5."""
 
     kind: Literal["centernet"] = "centernet"
-    sizes_of_interest: tuple[tuple[float, float], ...]  # per level, half box diagonal, pixels, inclusive
+    sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
     convs: int = 4
     norm_groups: int = 32
     prior: float = 0.01  # initial P(object) of every location
+    regression_bias: float = 8.0  # initial distances, strides; positive, or the ReLU stays shut
     objectness_floor: float = 1e-4  # locations at or below never become proposals
     test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
     train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
@@ -110,7 +120,7 @@ class CenterNetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeRCNNConfig:
+class CascadeRCNNConfig(_Strict):
     """Cascade of box heads, arXiv 1712.00726; one entry of `ious` per stage."""
 
     kind: Literal["cascade"] = "cascade"
@@ -128,7 +138,7 @@ class CascadeRCNNConfig:
     sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
     rois_per_image: int = 512
     positive_fraction: float = 0.25
-    score_rule: Literal["sqrt", "product"] = "sqrt"  # sqrt: as the official code; product: as the paper
+    score_rule: Literal["sqrt", "product"] = "sqrt"  # of the official code; of the paper
     score_threshold: float = 0.05
     nms_iou: float = 0.7
     detections: int = 100
@@ -146,7 +156,7 @@ Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Strict):
     """The detector's parts."""
 
     backbone: Backbone
@@ -158,16 +168,16 @@ class ModelConfig:
         levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
         if len(levels) != len(sizes):
             raise ValueError(
-                f"first_stage.sizes_of_interest: expected one range per level {levels}, got {len(sizes)}"
+                f"first_stage.sizes_of_interest: expected one per level {levels}, got {len(sizes)}"
             )
         if not set(self.second_stage.levels) <= set(levels):
             raise ValueError(
-                f"second_stage.levels: expected levels out of {levels}, got {self.second_stage.levels}"
+                f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Strict):
     """How the detector is trained; the paper's Section 5 unless a preset says otherwise."""
 
     batch: int = 16
@@ -180,6 +190,7 @@ class TrainConfig:
     schedule: Literal["steps", "cosine"] = "steps"
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # of `steps`; the rate falls tenfold at each
     clip_norm: float = 1.0  # largest gradient norm, over all parameters
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast of convolutions; losses in fp32
     short_edges: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # one drawn per picture
     long_edge: int = 1333
     flip: float = 0.5  # probability of a horizontal flip
@@ -192,7 +203,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(_Strict):
     """A detector, its input and its training."""
 
     preset: str
@@ -205,7 +216,8 @@ class Config:
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.category_ids):
             raise ValueError(
-                f"category_ids: expected one per class ({len(self.class_names)}), got {len(self.category_ids)}"
+                f"category_ids: expected one per class ({len(self.class_names)}), "
+                f"got {len(self.category_ids)}"
             )
         if not self.class_names:
             raise ValueError("class_names: expected at least one class, got none")
@@ -218,8 +230,100 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_from_dict(values: dict[str, Any]) -> Config:
-    """Read a config back, strictly: unknown keys and wrong types raise ValueError."""
-    raise NotImplementedError  # replaced below by the owner of this file
+    """Read a config back from nested dicts, strictly.
+
+    Raises:
+        ValueError: an unknown key (with the nearest known one), a missing key, a wrong type or a
+            broken invariant; the message begins with the key's dotted path.
+    """
+    try:
+        return TypeAdapter(Config).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ValueError(_first_error(error, values)) from None
 
 
-__all__ = ["asdict"]
+def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """Replace single values, each given as `key.path=value`.
+
+    Args:
+        config: the config to start from; it is not changed.
+        overrides: such as `train.base_lr=0.01`; a value is JSON, or else taken as text.
+    Raises:
+        ValueError: no `=`, an unknown key (with the nearest known one), or an unfit value.
+    """
+    values = config_to_dict(config)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"{override}: expected key.path=value, got no '='")
+        *parents, last = path.strip().split(".")
+        table = values
+        for depth, key in enumerate(parents):
+            table = _known(table, key, ".".join(parents[: depth + 1]))
+        _known(table, last, path.strip())
+        table[last] = _parse(text.strip())
+    return config_from_dict(values)
+
+
+def with_classes(config: Config, names: Sequence[str], category_ids: Sequence[int]) -> Config:
+    """The same detector for other classes; `category_ids` are the dataset's own, in that order."""
+    return replace(config, class_names=tuple(names), category_ids=tuple(category_ids))
+
+
+def _known(table: Any, key: str, path: str) -> Any:
+    """The entry of a table, or an error that names the nearest key."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{path}: expected a key of a group of settings, got one below a value")
+    if key not in table:
+        raise ValueError(_unknown_key(path, key, list(table)))
+    return table[key]
+
+
+def _unknown_key(path: str, key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+    return f"{path}: unknown key; {hint}"
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _first_error(error: ValidationError, values: dict[str, Any]) -> str:
+    """One line for the first thing wrong: dotted path, what was expected, what came."""
+    first = error.errors()[0]
+    keys = _without_union_tags(first["loc"], values)
+    path = ".".join(keys)
+    if first["type"] == "unexpected_keyword_argument":
+        return _unknown_key(path, keys[-1], [f.name for f in fields(_class_of(keys[:-1], values))])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    if first["type"].startswith("missing"):
+        return f"{path}: expected a value, got none"
+    return f"{path}: {message}, got {first['input']!r}"
+
+
+def _without_union_tags(location: tuple[int | str, ...], values: Any) -> list[str]:
+    """The keys that lead to an error, without the tags of unions that pydantic puts between."""
+    keys: list[str] = []
+    for part in location:
+        if isinstance(values, dict) and part not in values and values.get("kind") == part:
+            continue
+        keys.append(str(part))
+        values = values.get(part) if isinstance(values, dict) else None
+    return keys
+
+
+def _class_of(keys: Sequence[str], values: dict[str, Any]) -> type[Any]:
+    """The config class that the group of settings under these keys belongs to."""
+    found: type[Any] = Config
+    for key in keys:
+        values = values[key]
+        hint = get_type_hints(found)[key]
+        options = get_args(hint) or (hint,)
+        found = next(o for o in options if getattr(o, "kind", None) == values.get("kind"))
+    return found

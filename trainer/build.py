@@ -1,0 +1,106 @@
+"""From a config to a detector; the only place that reads the config's parts."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from torch import nn
+
+from .backbones.nano import NanoBackbone
+from .config import (
+    Backbone,
+    CascadeRCNNConfig,
+    CenterNetConfig,
+    Config,
+    FPNConfig,
+    InputConfig,
+    NanoConfig,
+    Neck,
+)
+from .detector import Normalizer, TwoStageDetector
+from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
+from .necks.fpn import FPN
+from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
+
+
+def build_detector(config: Config) -> TwoStageDetector:
+    """A detector with fresh weights, in training mode; seed torch before for the same weights."""
+    model = config.model
+    backbone, widths = build_backbone(model.backbone)
+    return TwoStageDetector(
+        preprocess=build_normalizer(config.input),
+        backbone=backbone,
+        neck=build_neck(model.neck, widths),
+        first_stage=build_first_stage(model.first_stage, model.neck.levels, model.neck.channels),
+        second_stage=build_second_stage(
+            model.second_stage, model.neck.levels, model.neck.channels, len(config.class_names)
+        ),
+        test_filter=model.first_stage.test_filter,
+    )
+
+
+def build_normalizer(config: InputConfig) -> Normalizer:
+    """The step from grey levels to the network's input."""
+    return Normalizer(config.color_order, config.pixel_mean, config.pixel_std)
+
+
+def build_backbone(config: Backbone) -> tuple[nn.Module, tuple[int, ...]]:
+    """A backbone and the channels of its features at strides 8, 16 and 32."""
+    match config:
+        case NanoConfig():
+            nano = NanoBackbone(config.widths, config.hidden, config.blocks)
+            return nano, nano.channels
+        case _:
+            assert_never(config)
+
+
+def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
+    """The pyramid over backbone features of these channels."""
+    match config:
+        case FPNConfig():
+            return FPN(inputs, config.channels, len(config.levels))
+        case _:
+            assert_never(config)
+
+
+def build_first_stage(
+    config: CenterNetConfig, levels: tuple[int, ...], channels: int
+) -> CenterNetFirstStage:
+    """The first stage over pyramid levels of these numbers and channels."""
+    head = CenterNetHead(
+        channels,
+        convs=config.convs,
+        norm_groups=config.norm_groups,
+        levels=len(levels),
+        regression_bias=config.regression_bias,
+    )
+    head.set_prior(config.prior)
+    return CenterNetFirstStage(head, strides_of(levels), config.objectness_floor)
+
+
+def build_second_stage(
+    config: CascadeRCNNConfig, levels: tuple[int, ...], channels: int, classes: int
+) -> CascadeRCNN:
+    """The cascade over pyramid levels of these numbers and channels."""
+    pooled = channels * config.pool_size**2
+    stages = [
+        CascadeStage(pooled, config.fc_channels, classes, weights)
+        for weights in config.delta_weights
+    ]
+    pooling = Pooling(
+        levels=tuple(levels.index(level) for level in config.levels),
+        strides=strides_of(config.levels),
+        canonical_level=config.canonical_level,
+        canonical_size=config.canonical_size,
+        output_size=config.pool_size,
+        sampling_ratio=config.sampling_ratio,
+    )
+    selection = Selection(
+        config.score_rule, config.score_threshold, config.nms_iou, config.detections
+    )
+    return CascadeRCNN(stages, pooling, selection)
+
+
+def strides_of(levels: tuple[int, ...]) -> tuple[int, ...]:
+    """Pixels per cell of pyramid levels: P3 has 8."""
+    return tuple(2**level for level in levels)

@@ -1,0 +1,103 @@
+"""The whole detector: pictures on a canvas in, detections out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .config import ProposalFilter
+from .first_stage.centernet import CenterNetFirstStage
+from .second_stage.cascade import CascadeRCNN
+from .structures import RawDetections
+
+
+class Normalizer(nn.Module):
+    """Makes grey levels the network's input: colour order, mean, deviation, zero padding."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        color_order: Literal["RGB", "BGR"],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        """Take the network's colour order, and mean and deviation (grey levels) in that order."""
+        super().__init__()
+        self.color_order = color_order
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, image_sizes: Tensor) -> Tensor:
+        """Normalise, and zero what lies outside the pictures.
+
+        Args:
+            images: (B, H, W, 3) uint8, RGB, the picture at the top left.
+            image_sizes: (B, 2) height, width of the picture on the canvas, pixels, int.
+        Returns:
+            (B, 3, H, W) float32.
+        """
+        x = images.to(torch.float32).permute(0, 3, 1, 2)
+        if self.color_order == "BGR":
+            x = x.flip(1)
+        x = (x - self.mean) / self.std
+        rows = torch.arange(images.shape[1], device=images.device)
+        columns = torch.arange(images.shape[2], device=images.device)
+        in_rows = rows[None, :] < image_sizes[:, :1]  # (B, H)
+        in_columns = columns[None, :] < image_sizes[:, 1:]  # (B, W)
+        inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]  # (B, 1, H, W)
+        return torch.where(inside, x, 0.0)
+
+
+class TwoStageDetector(nn.Module):
+    """CenterNet2: a probabilistic two-stage detector, arXiv 2103.07461.
+
+    The canvas (H, W) is a multiple of the config's divisor. Training uses the parts; `forward` is
+    inference, and what it returns is what the exported file returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        preprocess: Normalizer,
+        backbone: nn.Module,
+        neck: nn.Module,
+        first_stage: CenterNetFirstStage,
+        second_stage: CascadeRCNN,
+        test_filter: ProposalFilter,
+    ) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.neck = neck
+        self.first_stage = first_stage
+        self.second_stage = second_stage
+        self.test_filter = test_filter
+        self.strides = first_stage.strides
+
+    def features(self, images: Tensor, image_sizes: Tensor) -> list[Tensor]:
+        """uint8 RGB (B, H, W, 3), sizes (B, 2) -> pyramid levels (B, C, h, w), fine to coarse."""
+        levels: list[Tensor] = self.neck(self.backbone(self.preprocess(images, image_sizes)))
+        return levels
+
+    def forward(
+        self, images: Tensor, image_sizes: Tensor, score_threshold: Tensor | None = None
+    ) -> RawDetections:
+        """Detect objects.
+
+        Args:
+            images: (B, H, W, 3) uint8, RGB, the resized picture at the top left of the canvas.
+            image_sizes: (B, 2) int, height and width of the picture on the canvas, pixels.
+            score_threshold: () float32, scores at or below are dropped; None: the config's.
+        Returns:
+            Detections in pixels of the resized picture, clipped to it, best first.
+        """
+        features = self.features(images, image_sizes)
+        proposals = self.first_stage.propose(self.first_stage(features), self.test_filter)
+        detections: RawDetections = self.second_stage(
+            features, proposals, image_sizes, score_threshold
+        )
+        return detections

@@ -1,0 +1,59 @@
+"""Small layers that several parts share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """BatchNorm whose statistics and affine are constants: buffers, no gradient, no update."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+def conv_batch_norm(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """A bias-free convolution of odd kernel, BatchNorm and, if asked, ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if relu:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def upsample_to(x: Tensor, finer: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling of (B, C, h, w) to the height and width of a finer level."""
+    return F.interpolate(x, size=finer.shape[-2:], mode="nearest")
+
+
+def initialise_convolutions(module: nn.Module) -> None:
+    """Kaiming-normal weights (ReLU, fan out) and zero biases for every convolution inside.
+
+    Source: He et al., arXiv 1502.01852, Sec. 2.2.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
