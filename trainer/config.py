@@ -58,9 +58,9 @@ class NanoConfig(_Strict):
     """A small residual network of ours for CPUs; widths are those of strides 2, 4, 8, 16, 32."""
 
     kind: Literal["nano"] = "nano"
-    widths: tuple[int, int, int, int, int] = (16, 32, 64, 128, 160)
-    hidden: tuple[int, int, int, int] = (16, 64, 64, 80)  # inner widths, strides 4..32
-    blocks: tuple[int, int, int, int] = (1, 2, 2, 2)  # residual blocks at strides 4..32
+    widths: tuple[int, int, int, int, int] = (24, 48, 96, 160, 160)
+    hidden: tuple[int, int, int, int] = (24, 48, 80, 80)  # inner widths, strides 4..32
+    blocks: tuple[int, int, int, int] = (1, 2, 2, 1)  # residual blocks at strides 4..32
 
 
 @dataclass(frozen=True, kw_only=True)
