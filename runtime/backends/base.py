@@ -1,0 +1,92 @@
+"""The contract of every backend, and the check of its inputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..manifest import Manifest
+
+
+class RawDetections(NamedTuple):
+    """What a graph returns; rows past `num_detections` are zero."""
+
+    num_detections: npt.NDArray[np.int32]  # (B,)
+    boxes: npt.NDArray[np.float32]  # (B, D, 4) xyxy, pixels of the resized picture, clipped to it
+    scores: npt.NDArray[np.float32]  # (B, D) in [0, 1], descending
+    classes: npt.NDArray[np.int32]  # (B, D) 0-based, no background
+
+
+class Backend(Protocol):
+    """One opened model. `infer` may be called from several threads at once."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def name(self) -> str:
+        """The library: "onnxruntime", "torch"."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu", "cuda:0"."""
+
+    def infer(
+        self,
+        images: npt.NDArray[np.uint8],
+        image_sizes: npt.NDArray[np.int32],
+        score_threshold: float | None = None,
+    ) -> RawDetections:
+        """Run the graph.
+
+        Args:
+            images: (B, H, W, 3) RGB, each picture at the top left of its canvas.
+            image_sizes: (B, 2) height, width of the pictures on the canvas.
+            score_threshold: keep detections above it; None: the model's own.
+        Raises:
+            ValueError: a shape or type is not what the manifest says.
+        """
+
+    def close(self) -> None:
+        """Give memory back; the backend is of no use afterwards. May be called twice."""
+
+
+def check_inputs(
+    manifest: Manifest, images: npt.NDArray[Any], image_sizes: npt.NDArray[Any]
+) -> None:
+    """Raise ValueError, naming expected and got, unless the arrays fit the model."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images: expected uint8 (B, H, W, 3), got {images.dtype} {images.shape}")
+    batch, height, width = images.shape[:3]
+    if batch < 1 or batch != (manifest.batch or batch):
+        raise ValueError(
+            f"images: expected a batch of {manifest.batch or '1 or more'}, got {batch}"
+        )
+    rule = manifest.canvas
+    if rule.fixed is not None and (height, width) != rule.fixed:
+        raise ValueError(f"images: expected a canvas of {rule.fixed}, got {(height, width)}")
+    if height % rule.divisor or width % rule.divisor or not height or not width:
+        raise ValueError(
+            f"images: expected a canvas in multiples of {rule.divisor}, got {(height, width)}"
+        )
+    if image_sizes.dtype != np.int32 or image_sizes.shape != (batch, 2):
+        raise ValueError(
+            f"image_sizes: expected int32 {(batch, 2)}, got {image_sizes.dtype} {image_sizes.shape}"
+        )
+    if (image_sizes < 1).any() or (image_sizes > (height, width)).any():
+        raise ValueError(
+            f"image_sizes: expected sides from 1 to the canvas {(height, width)}, "
+            f"got {image_sizes.tolist()}"
+        )
+
+
+def check_score_threshold(manifest: Manifest, score_threshold: float | None) -> None:
+    """Raise ValueError unless the model can be run at this threshold (None: its own)."""
+    lowest = manifest.lowest_score_threshold
+    if score_threshold is not None and not lowest <= score_threshold <= 1:
+        raise ValueError(
+            f"score_threshold: expected {lowest:g} (the lowest of this model) to 1, "
+            f"got {score_threshold}"
+        )
