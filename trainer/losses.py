@@ -57,10 +57,10 @@ def heatmap_focal_loss(
         )
     probability = logits.sigmoid().clamp(PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
     hit = probability[positives]
-    positive = (hit.log() * (1 - hit) ** gamma).sum()
+    positive = (-hit.log() * (1 - hit) ** gamma).sum()
     weight = (1 - targets) ** beta * (probability < ignore_high_negatives)
-    negative = ((1 - probability).log() * probability**gamma * weight).sum()
-    return HeatmapLoss(-alpha * positive, -(1 - alpha) * negative)
+    negative = (-(1 - probability).log() * probability**gamma * weight).sum()
+    return HeatmapLoss(alpha * positive, (1 - alpha) * negative)
 
 
 def giou_loss(ltrb: Tensor, targets: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor
 SIZES = ((9, 13), (5, 7), (3, 4))  # ceilings of a canvas of 72 x 104
 STRIDES = (8, 16, 32)
 RANGES = ((0.0, 24.0), (16.0, 48.0), (32.0, 1e6))
+CPU = torch.device("cpu")
 CONFIG = CenterNetConfig(sizes_of_interest=RANGES)
 
 CASES = {
@@ -66,7 +67,7 @@ BOXES = pytest.mark.parametrize("boxes", CASES.values(), ids=CASES.keys())
 
 
 def grid() -> PyramidGrid:
-    return pyramid_grid(SIZES, STRIDES)
+    return pyramid_grid(SIZES, STRIDES, CPU)
 
 
 def target(boxes: list[tuple[float, ...]]) -> Target:
@@ -93,7 +94,7 @@ def test_grid_locations_are_half_strides_level_by_level() -> None:
 
 def test_grid_refuses_a_missing_stride() -> None:
     with pytest.raises(ValueError, match="expected 3 strides, got 2"):
-        pyramid_grid(SIZES, STRIDES[:2])
+        pyramid_grid(SIZES, STRIDES[:2], CPU)
 
 
 @BOXES
@@ -192,7 +193,7 @@ def test_the_order_of_objects_does_not_matter(seed: int) -> None:
 def test_a_flipped_picture_has_flipped_targets(seed: int) -> None:
     """On a canvas of whole cells, with centres off the cell borders."""
     sizes = ((8, 12), (4, 6))
-    cells = pyramid_grid(sizes, (8, 16))
+    cells = pyramid_grid(sizes, (8, 16), CPU)
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(6, 2, generator=generator) * torch.tensor([96.0, 64.0])
     sides = 4 + 40 * torch.rand(6, 2, generator=generator)

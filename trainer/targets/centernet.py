@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import CenterNetConfig
+from ..first_stage.centernet import cell_locations
 from ..structures import Target
 
 SMALLEST_HEAT = 1e-4  # smaller heat map values count as 0, as in the official code
@@ -44,31 +45,29 @@ class FirstStageTargets(NamedTuple):
 
 
 def pyramid_grid(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device | None = None
+    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
 ) -> PyramidGrid:
     """Lay out the cells of all levels.
 
     Args:
         sizes: (height, width) of each level, cells, fine to coarse.
         strides: pixels per cell of each level.
-        device: where the tensors go; None for the default one.
+        device: where the tensors lie.
     Returns:
-        The grid; a location is at index * stride + stride // 2 in x and y.
+        The grid.
     Raises:
         ValueError: the two lengths differ.
     """
     if len(sizes) != len(strides):
         raise ValueError(f"pyramid_grid: expected {len(sizes)} strides, got {len(strides)}")
-    levels = []
-    for (height, width), stride in zip(sizes, strides, strict=True):
-        y, x = torch.meshgrid(
-            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-        )
-        levels.append(torch.stack([x.flatten(), y.flatten()], dim=1) * stride + stride // 2)
+    levels = [
+        cell_locations(height, width, stride, device)
+        for (height, width), stride in zip(sizes, strides, strict=True)
+    ]
     shapes = torch.tensor(sizes, dtype=torch.int64, device=device).reshape(-1, 2)
     cells = shapes.prod(dim=1)
     return PyramidGrid(
-        locations=torch.cat(levels).float(),
+        locations=torch.cat(levels),
         strides=torch.tensor(strides, dtype=torch.int64, device=device),
         heights=shapes[:, 0],
         widths=shapes[:, 1],
