@@ -22,7 +22,7 @@ def scenes(
     from .write import write_scenes
 
     console = Console()
-    with Progress(console=console) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scenes", total=count)
         path = write_scenes(
             out,

@@ -4,7 +4,7 @@ Seeds: training scenes are 0 .. 10^9 - 1, held-out ones start at 10^9; no scene 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -52,6 +52,17 @@ def write_scenes(
         OutputError: the folder cannot be written.
     """
     seeds = scene_seeds(count, seed, held_out=held_out)
+    return write_seeds(folder, seeds, processes=processes, report=report)
+
+
+def write_seeds(
+    folder: Path,
+    seeds: Sequence[int],
+    *,
+    processes: int | None = None,
+    report: Callable[[int], None] | None = None,
+) -> Path:
+    """As `write_scenes`, for seeds in any order; image ids follow that order."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         records = []
@@ -98,7 +109,7 @@ def write_picture(folder: Path, seed: int) -> Record:
     return seed, height, width, scene.objects
 
 
-def _write_pictures(folder: Path, seeds: range, processes: int) -> Iterable[Record]:
+def _write_pictures(folder: Path, seeds: Sequence[int], processes: int) -> Iterable[Record]:
     write = partial(write_picture, folder)
     if processes == 1:
         yield from map(write, seeds)
