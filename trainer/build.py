@@ -6,19 +6,25 @@ from typing import assert_never
 
 from torch import nn
 
+from .backbones.dla import DLA34
 from .backbones.nano import NanoBackbone
+from .backbones.resnet import ResNet
 from .config import (
     Backbone,
+    BiFPNConfig,
     CascadeRCNNConfig,
     CenterNetConfig,
     Config,
+    DLAConfig,
     FPNConfig,
     InputConfig,
     NanoConfig,
     Neck,
+    ResNetConfig,
 )
 from .detector import Normalizer, TwoStageDetector
 from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
+from .necks.bifpn import BiFPN
 from .necks.fpn import FPN
 from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
 
@@ -50,6 +56,10 @@ def build_backbone(config: Backbone) -> tuple[nn.Module, tuple[int, ...]]:
         case NanoConfig():
             nano = NanoBackbone(config.widths, config.hidden, config.blocks)
             return nano, nano.channels
+        case DLAConfig():
+            return DLA34(), DLA34.channels
+        case ResNetConfig():
+            return ResNet(config.depth, config.frozen_stages), ResNet.channels
         case _:
             assert_never(config)
 
@@ -59,6 +69,15 @@ def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
     match config:
         case FPNConfig():
             return FPN(inputs, config.channels, len(config.levels))
+        case BiFPNConfig():
+            return BiFPN(
+                inputs,
+                config.channels,
+                levels=len(config.levels),
+                repeats=config.repeats,
+                norm_groups=config.norm_groups,
+                flavour=config.flavour,
+            )
         case _:
             assert_never(config)
 

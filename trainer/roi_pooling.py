@@ -1,4 +1,4 @@
-"""RoIAlign over a pyramid: each box is pooled from the level that suits its size; differentiable."""
+"""Differentiable RoIAlign over a pyramid: each box from the level that suits its size."""
 
 from __future__ import annotations
 

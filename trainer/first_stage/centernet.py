@@ -101,7 +101,7 @@ class CenterNetFirstStage(nn.Module):
     def _best_of_level(
         self, heatmap: Tensor, regression: Tensor, stride: int, count: int
     ) -> tuple[Tensor, Tensor]:
-        """The `count` likeliest cells of a level as boxes (B, count, 4) and objectness (B, count)."""
+        """The likeliest cells of a level: boxes (B, count, 4), objectness (B, count)."""
         likelihood = torch.sigmoid(heatmap.flatten(1))  # (B, h * w)
         likelihood = torch.where(likelihood > self.objectness_floor, likelihood, 0.0)
         best, cells = ops.stable_topk(likelihood, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -48,9 +49,7 @@ class CascadeStage(nn.Module):
         super().__init__()
         self.delta_weights = delta_weights
         widths = (inputs, *fc_channels)
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.class_logits = nn.Linear(widths[-1], classes + 1)
         self.deltas = nn.Linear(widths[-1], 4)
         for layer in self.layers:

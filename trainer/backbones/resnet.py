@@ -1,0 +1,68 @@
+"""ResNet in the Caffe style: the first 1x1 convolution of a block has the stride; frozen norms.
+
+Source: He et al., arXiv 1512.03385, Table 1.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import FrozenBatchNorm2d, initialise_convolutions
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # of res2..res5, by depth
+
+
+def conv_frozen_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """A bias-free convolution and a norm without gradient."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, FrozenBatchNorm2d(outputs))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions around a shortcut."""
+
+    def __init__(self, inputs: int, middle: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv_frozen_norm(inputs, middle, 1, stride)
+        self.conv2 = conv_frozen_norm(middle, middle, 3)
+        self.conv3 = conv_frozen_norm(middle, outputs, 1)
+        self.shortcut = (
+            conv_frozen_norm(inputs, outputs, 1, stride) if inputs != outputs else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return F.relu(self.conv3(y) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Returns the features of res3, res4 and res5: strides 8, 16, 32."""
+
+    channels = (512, 1024, 2048)
+
+    def __init__(self, depth: int, frozen_stages: int) -> None:
+        """Take the depth, and how many of stem, res2, res3, ... take no gradient."""
+        super().__init__()
+        self.stem = conv_frozen_norm(3, 64, 7, stride=2)
+        stages = []
+        inputs = 64
+        for index, count in enumerate(BLOCKS[depth]):
+            middle, outputs = 64 * 2**index, 256 * 2**index
+            blocks = [Bottleneck(inputs, middle, outputs, stride=1 if index == 0 else 2)]
+            blocks += [Bottleneck(outputs, middle, outputs, stride=1) for _ in range(count - 1)]
+            stages.append(nn.Sequential(*blocks))
+            inputs = outputs
+        self.stages = nn.ModuleList(stages)
+        initialise_convolutions(self)
+        for part in [self.stem, *stages][:frozen_stages]:
+            part.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> features of strides 8, 16, 32."""
+        x = F.max_pool2d(F.relu(self.stem(x)), kernel_size=3, stride=2, padding=1)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features[1:]
