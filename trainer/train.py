@@ -87,6 +87,7 @@ def train(
     log = _open_run(config, files, resume)
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(place)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.train)
     state = RunState()
     reporter = Reporter(config.train.steps)
@@ -350,9 +351,10 @@ def _score(run: _Run, val_data: CocoDataset) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     run.log.write("validation", step=run.state.step, seconds=round(seconds, 2), **metrics)
     ap, ap50 = metrics["AP"], metrics["AP50"]
-    run.reporter.say(f"step {run.state.step}: AP {ap:.4f}, AP50 {ap50:.4f} ({seconds:.0f} s)")
-    if ap > run.state.best_ap:
-        run.state.best_ap = ap
+    shown = "no objects to score on" if ap is None else f"AP {ap:.4f}, AP50 {ap50:.4f}"
+    run.reporter.say(f"step {run.state.step}: {shown} ({seconds:.0f} s)")
+    if (ap or 0.0) > run.state.best_ap:
+        run.state.best_ap = ap or 0.0
         _write_checkpoint(run, BEST_FILE)
     return metrics
 
