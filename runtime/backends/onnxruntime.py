@@ -1,0 +1,177 @@
+"""Run an exported model with ONNX Runtime, on a CPU or through CUDA."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BackendUnavailableError, ModelFormatError
+from ..manifest import Manifest, manifest_from_metadata
+from .base import RawDetections, check_inputs, check_score_threshold
+from .onnx_header import read_metadata
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession  # type: ignore[import-untyped]
+
+logger = logging.getLogger(__name__)
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+INPUTS = {"images": ("tensor(uint8)", 4), "image_sizes": ("tensor(int32)", 2)}  # type, dimensions
+OUTPUTS = {
+    "num_detections": ("tensor(int32)", 1),
+    "boxes": ("tensor(float)", 3),
+    "scores": ("tensor(float)", 2),
+    "classes": ("tensor(int32)", 2),
+}
+
+
+class OnnxRuntimeBackend:
+    """One ONNX Runtime session; `open` makes it."""
+
+    name = "onnxruntime"
+
+    def __init__(self, session: InferenceSession, manifest: Manifest, device: str) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._session: InferenceSession | None = session
+        optional = {value.name for value in session.get_overridable_initializers()}
+        self._takes_threshold = "score_threshold" in optional
+
+    @classmethod
+    def open(
+        cls, path: Path, *, device: str = "auto", threads: int | None = None, tf32: bool = False
+    ) -> Self:
+        """Open a file of `cn2 export`.
+
+        Args:
+            device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
+            threads: CPU threads of one operator; None: one per core.
+            tf32: let CUDA round the factors of products to 10 bits; faster, off by 1e-3.
+        Raises:
+            ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says.
+            BackendUnavailableError: onnxruntime is not installed, or CUDA was asked for and does
+                not work.
+        """
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        manifest = manifest_from_metadata(read_metadata(path), str(path))
+        providers = _providers(device, tf32)
+        session = _open_session(path, providers, threads)
+        used = session.get_providers()[0]
+        if device.startswith("cuda") and used != CUDA:
+            raise BackendUnavailableError(
+                f"device {device!r}: ONNX Runtime could not load CUDA and would use the CPU; its "
+                f"log above says why (driver, CUDA or cuDNN libraries); cn2 doctor looks for them"
+            )
+        _check_graph(session, manifest, path)
+        where = "cpu" if used == CPU else f"cuda:{_cuda_number(device)}"
+        logger.info("%s: onnxruntime on %s", path, where)
+        return cls(session, manifest, where)
+
+    def infer(
+        self,
+        images: npt.NDArray[np.uint8],
+        image_sizes: npt.NDArray[np.int32],
+        score_threshold: float | None = None,
+    ) -> RawDetections:
+        """Run the graph; see `Backend.infer`."""
+        session = self._session
+        if session is None:
+            raise ValueError("this detector is closed; open the model again")
+        check_inputs(self.manifest, images, image_sizes)
+        check_score_threshold(self.manifest, score_threshold)
+        feeds: dict[str, npt.NDArray[Any]] = {"images": images, "image_sizes": image_sizes}
+        if score_threshold is not None and self._takes_threshold:
+            feeds["score_threshold"] = np.array(score_threshold, dtype=np.float32)
+        return RawDetections(*session.run(list(OUTPUTS), feeds))
+
+    def close(self) -> None:
+        """Give the session's memory back."""
+        self._session = None
+
+
+def _providers(device: str, tf32: bool) -> list[Any]:
+    """The execution providers to ask for, best first."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:<number>, got {device!r}")
+    ort = _import_onnxruntime()
+    has_cuda = CUDA in ort.get_available_providers()
+    if device.startswith("cuda") and not has_cuda:
+        raise BackendUnavailableError(
+            f"device {device!r}: this onnxruntime has no CUDA; "
+            f"pip uninstall onnxruntime, then pip install 'cn2[gpu]'"
+        )
+    if device == "cpu" or not has_cuda:
+        return [CPU]
+    options = {
+        "device_id": _cuda_number(device),
+        "use_tf32": int(tf32),
+        "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE searches anew for every canvas
+    }
+    return [(CUDA, options), CPU]
+
+
+def _cuda_number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"onnxruntime is not installed ({error}); pip install 'cn2[cpu]' (for CUDA 'cn2[gpu]')"
+        ) from error
+    return onnxruntime
+
+
+def _open_session(path: Path, providers: list[Any], threads: int | None) -> InferenceSession:
+    ort = _import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session: InferenceSession = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        reason = " ".join(str(error).split())
+        raise ModelFormatError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({reason})"
+        ) from error
+    return session
+
+
+def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:
+    """Raise ModelFormatError unless inputs and outputs are the contract's (`Backend.infer`)."""
+    for what, expected, values in (
+        ("inputs", INPUTS, session.get_inputs()),
+        ("outputs", OUTPUTS, session.get_outputs()),
+    ):
+        found = {value.name: (value.type, len(value.shape)) for value in values}
+        if found != expected:
+            raise ModelFormatError(
+                f"{path}: expected the {what} {_describe(expected)}, got {_describe(found)}"
+            )
+    batch, height, width, channels = next(
+        value.shape for value in session.get_inputs() if value.name == "images"
+    )
+    fixed_height, fixed_width = manifest.canvas.fixed or (None, None)
+    wanted = (manifest.batch, fixed_height, fixed_width, 3)
+    actual = tuple(
+        side if isinstance(side, int) else None for side in (batch, height, width, channels)
+    )
+    if actual != wanted:
+        raise ModelFormatError(
+            f"{path}: expected images of shape {wanted} by its manifest, got {actual} (None: any)"
+        )
+
+
+def _describe(values: dict[str, tuple[str, int]]) -> str:
+    return ", ".join(
+        f"{name} {kind} of {count} dimensions" for name, (kind, count) in values.items()
+    )
