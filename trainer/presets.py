@@ -164,8 +164,8 @@ def nano() -> Config:
             warmup_steps=500,
             schedule="cosine",
             clip_norm=5.0,
-            short_edges=(288, 320, 352, 384, 416),
-            long_edge=640,
+            short_edges=(288, 320, 352, 384),
+            long_edge=576,
             eval_every=2000,
         ),
     )

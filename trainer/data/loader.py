@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -120,23 +121,48 @@ def _is_reduction(picture: Picture, height: int, width: int) -> bool:
 class SampleOrder(Sampler[list[tuple[int, int]]]):
     """Endless batches of (sample number, picture index), each epoch shuffled by its own seed."""
 
-    def __init__(self, pictures: int, batch: int, seed: int, first_step: int, steps: int) -> None:
-        self.pictures, self.batch, self.seed = pictures, batch, seed
+    def __init__(
+        self, data: CocoDataset, batch: int, seed: int, first_step: int, steps: int
+    ) -> None:
+        self.portrait = np.array([p.height > p.width for p in data.pictures], bool)
+        self.batch, self.seed = batch, seed
         self.first_step, self.steps = first_step, steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.empty(0, np.int64)
+        steps_per_epoch = -(-len(self.portrait) // self.batch)
+        epoch, order = -1, np.empty((0, 0), np.int64)
         for step in range(self.first_step, self.steps):
-            keys = []
-            for number in range(step * self.batch, (step + 1) * self.batch):
-                if number // self.pictures != epoch:
-                    epoch = number // self.pictures
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.pictures)
-                keys.append((number, int(order[number % self.pictures])))
-            yield keys
+            if step // steps_per_epoch != epoch:
+                epoch = step // steps_per_epoch
+                order = epoch_batches(self.portrait, self.batch, self.seed, epoch)
+            indices = order[step % steps_per_epoch]
+            yield [(step * self.batch + i, int(index)) for i, index in enumerate(indices)]
 
     def __len__(self) -> int:
         return max(self.steps - self.first_step, 0)
+
+
+def epoch_batches(
+    portrait: NDArray[np.bool_], batch: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """One epoch's batches; portrait pictures apart from others, so that canvases carry less padding.
+
+    Args:
+        portrait: (N,) whether each picture is higher than wide, N >= 1.
+        batch: pictures per batch.
+        seed: of the run.
+        epoch: number of the epoch.
+    Returns:
+        (ceil(N / batch), batch) picture indices: each picture once, a few again in the batch that
+        would not be full; at most two batches mix the shapes.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(len(portrait))
+    shapes = (order[~portrait[order]], order[portrait[order]])
+    whole = [part[: len(part) // batch * batch] for part in shapes]
+    rest = [part[len(part) // batch * batch :] for part in shapes]
+    again = np.resize(order, -len(order) % batch)
+    return draw.permutation(np.concatenate([*whole, *rest, again]).reshape(-1, batch))
 
 
 def collate(samples: list[Sample], divisor: int) -> Batch:
@@ -175,7 +201,7 @@ class _Collate:
 def train_loader(data: CocoDataset, config: Config, first_step: int = 0) -> DataLoader[Sample]:
     """Batches for the steps first_step .. train.steps - 1."""
     train = config.train
-    order = SampleOrder(len(data.pictures), train.batch, train.seed, first_step, train.steps)
+    order = SampleOrder(data, train.batch, train.seed, first_step, train.steps)
     return DataLoader(
         TrainSamples(data, config.input, train),
         batch_sampler=order,
