@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-
 from cn2.trainer.config import (
     CascadeRCNNConfig,
     CenterNetConfig,
@@ -21,6 +19,7 @@ from cn2.trainer.config import (
     ProposalFilter,
     TrainConfig,
 )
+from PIL import Image
 
 TINY_HEIGHT, TINY_WIDTH = 64, 96
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
 from cn2.runtime.evaluation import coco_metrics
+from numpy.typing import NDArray
 
 from .config import Config
 from .data.coco import CocoDataset, Picture
-from .data.loader import Batch, validation_loader
+from .data.loader import Batch, validation_batches
 from .data.transforms import clip_boxes, scale_boxes
 from .detector import TwoStageDetector
 from .structures import RawDetections
@@ -25,7 +24,7 @@ def validate(
     results = detect_all(model, data, config, batch)
     image_ids = [picture.image_id for picture in data.pictures]
     metrics: dict[str, Any] = coco_metrics(
-        data.annotation_file,
+        data.annotations,
         results,
         image_ids=image_ids,
         max_detections=config.model.second_stage.detections,
@@ -43,8 +42,7 @@ def detect_all(
     model.eval()
     results: list[dict[str, Any]] = []
     try:
-        for pictures in validation_loader(data, config, batch):
-            assert isinstance(pictures, Batch)
+        for pictures in validation_batches(data, config, batch):
             raw = model(pictures.images.to(device), pictures.image_sizes.to(device))
             results += to_coco(raw, pictures, data.category_ids)
     finally:

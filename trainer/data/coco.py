@@ -1,11 +1,11 @@
 """A COCO annotation file in, one `Picture` per image out: path, size, boxes, classes.
 
-The file is checked once, here; every complaint names the file and the id of what is wrong.
+The file is checked once, before the first step; every complaint names the file and the id of what
+is wrong.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cn2.runtime.errors import AnnotationError
+from cn2.runtime.evaluation import load_annotations
 from numpy.typing import NDArray
 
-from cn2.runtime.errors import AnnotationError
-
-from .transforms import clip_boxes
+from .transforms import Boxes, clip_boxes
 
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+MARGIN_PX = 0.01  # COCO rounds boxes to this: no farther out is no mistake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,15 @@ class Picture:
     path: Path
     height: int  # pixels, as the annotation file says
     width: int
-    boxes: NDArray[np.float32]  # (N, 4) xyxy, pixels, inside the picture, not empty
+    boxes: Boxes  # (N, 4) xyxy, pixels, inside the picture, not empty
     classes: NDArray[np.int64]  # (N,) 0-based
 
 
 @dataclass(frozen=True, kw_only=True)
 class CocoDataset:
-    """The pictures of one annotation file, and its classes in order of category id."""
+    """The pictures of one annotation file, and its classes."""
 
-    annotation_file: Path
+    annotations: Record  # the whole file, crowds too, for the evaluation
     pictures: list[Picture]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
@@ -51,149 +52,90 @@ def load_coco(
 ) -> CocoDataset:
     """Read and check a COCO file.
 
-    Crowd annotations are left out: they are no target. Boxes are clipped to their picture and
-    dropped when nothing is left; one warning counts both.
+    Crowd annotations become no target. Boxes are clipped to their picture and dropped when nothing
+    is left; one warning counts both.
 
     Args:
         annotation_file: COCO JSON with images, annotations, categories.
         folder: where the pictures lie.
-        category_ids: the classes to use, in class order; None takes the file's own, ascending.
+        category_ids: the classes of the detector, in their order; None: the file's, ascending.
     Raises:
-        AnnotationError: unreadable file, missing key, duplicate id, unknown image or category,
-            malformed box, missing picture.
+        AnnotationError: what `load_annotations` refuses, no picture at all, a picture without its
+            size or without its file, an annotation of a class that the detector has not.
     """
-    content = _read_json(annotation_file)
-    categories = _by_id(content, "categories", annotation_file)
-    ids = tuple(sorted(categories)) if category_ids is None else category_ids
-    images = _by_id(content, "images", annotation_file)
-    classes = {category: index for index, category in enumerate(ids)}
-    rows = _rows_by_image(content, annotation_file, images, classes)
-    pictures = [
-        _picture(record, rows[key], folder, annotation_file) for key, record in images.items()
-    ]
+    content = load_annotations(annotation_file)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    ids = tuple(sorted(names)) if category_ids is None else category_ids
+    if not content["images"] or not ids:
+        raise AnnotationError(f"{annotation_file}: expected images and categories, found none")
+    rows = _rows_by_image(content, annotation_file, ids)
+    pictures = [_picture(r, rows[r["id"]], folder, annotation_file) for r in content["images"]]
     _warn_about_boxes(rows, pictures, annotation_file)
-    names = tuple(str(categories[i]["name"]) if i in categories else str(i) for i in ids)
     return CocoDataset(
-        annotation_file=annotation_file, pictures=pictures, class_names=names, category_ids=ids
+        annotations=content,
+        pictures=pictures,
+        class_names=tuple(str(names.get(i, i)) for i in ids),
+        category_ids=ids,
     )
 
 
-def _read_json(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AnnotationError(
-            f"{path}: cannot be read ({error.strerror}); check --train/--val"
-        ) from None
-    except ValueError as error:
-        raise AnnotationError(f"{path}: expected COCO JSON, got {error}; is it torn?") from None
-    if not isinstance(content, dict):
-        raise AnnotationError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise AnnotationError(f"{path}: expected a list under {key!r}, found none")
-    return content
-
-
-def _by_id(content: Record, key: str, path: Path) -> dict[int, Record]:
-    """The records of a list by their id, in the file's order."""
-    needed = {"images": ("id", "file_name", "height", "width"), "categories": ("id", "name")}[key]
-    found: dict[int, Record] = {}
-    for record in content[key]:
-        for name in needed:
-            if name not in record:
-                raise AnnotationError(
-                    f"{path}: {key} id {record.get('id')}: expected the key {name!r}, found none"
-                )
-        if record["id"] in found:
-            raise AnnotationError(
-                f"{path}: {key}: the id {record['id']} stands twice; ids must be unique"
-            )
-        found[record["id"]] = record
-    return found
-
-
-def _rows_by_image(
-    content: Record, path: Path, images: dict[int, Record], classes: dict[int, int]
-) -> dict[int, list[tuple[list[float], int]]]:
-    """Per image id its (xywh, class index) pairs, crowds left out."""
-    rows: dict[int, list[tuple[list[float], int]]] = defaultdict(list)
-    seen: set[int] = set()
+def _rows_by_image(content: Record, path: Path, ids: tuple[int, ...]) -> dict[int, list[Record]]:
+    """The annotations of each picture, crowds left out, with their class index under "class"."""
+    classes = {category: index for index, category in enumerate(ids)}
+    rows: dict[int, list[Record]] = defaultdict(list)
     for annotation in content["annotations"]:
-        key = annotation.get("id")
-        where = f"{path}: annotation id {key}"
-        if key in seen:
-            raise AnnotationError(f"{where}: this id stands twice; ids must be unique")
-        seen.add(key)
-        if annotation.get("image_id") not in images:
+        category = annotation["category_id"]
+        if category not in classes:
             raise AnnotationError(
-                f"{where}: image_id {annotation.get('image_id')} is not in images"
+                f"{path}: annotation {annotation['id']}: category_id {category} is none of the "
+                f"{len(ids)} classes that the detector is trained on; are --train and --val of "
+                "one dataset?"
             )
-        if annotation.get("category_id") not in classes:
-            raise AnnotationError(
-                f"{where}: expected a category_id out of {_short(classes)}, "
-                f"got {annotation.get('category_id')}"
-            )
-        box = _checked_box(annotation.get("bbox"), where)
-        if not annotation.get("iscrowd", 0):
-            rows[annotation["image_id"]].append((box, classes[annotation["category_id"]]))
+        if not annotation["iscrowd"]:
+            rows[annotation["image_id"]].append({**annotation, "class": classes[category]})
     return rows
 
 
-def _checked_box(box: Any, where: str) -> list[float]:
-    if isinstance(box, list) and len(box) == 4:
-        try:
-            values = [float(value) for value in box]
-        except (TypeError, ValueError):
-            values = []
-        if values and np.isfinite(values).all():
-            return values
-    raise AnnotationError(f"{where}: expected bbox [x, y, width, height] of numbers, got {box}")
-
-
-def _short(classes: dict[int, int]) -> str:
-    names = [str(category) for category in classes]
-    return ", ".join(names if len(names) <= 12 else [*names[:12], "..."])
-
-
-def _picture(
-    record: Record, rows: list[tuple[list[float], int]], folder: Path, annotation_file: Path
-) -> Picture:
+def _picture(record: Record, rows: list[Record], folder: Path, annotation_file: Path) -> Picture:
+    where = f"{annotation_file}: image {record['id']}"
+    for side in ("height", "width"):
+        if type(record.get(side)) is not int or record[side] < 1:
+            raise AnnotationError(f"{where}: expected {side!r} in pixels, got {record.get(side)}")
     path = folder / record["file_name"]
     if not path.is_file():
-        raise AnnotationError(
-            f"{annotation_file}: images id {record['id']}: {path} does not exist; "
-            "is the picture folder right?"
-        )
-    height, width = int(record["height"]), int(record["width"])
-    xywh = np.array([box for box, _ in rows], np.float32).reshape(-1, 4)
-    boxes = clip_boxes(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1), height, width)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    classes = np.array([label for _, label in rows], np.int64)
+        raise AnnotationError(f"{where}: no file {path}; is the folder of pictures right?")
+    boxes = clip_boxes(_corners(rows), record["height"], record["width"])
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    classes = np.array([row["class"] for row in rows], np.int64)
     return Picture(
-        image_id=int(record["id"]),
+        image_id=record["id"],
         path=path,
-        height=height,
-        width=width,
+        height=record["height"],
+        width=record["width"],
         boxes=boxes[kept],
         classes=classes[kept],
     )
 
 
-def _warn_about_boxes(
-    rows: dict[int, list[tuple[list[float], int]]], pictures: list[Picture], path: Path
-) -> None:
+def _corners(rows: list[Record]) -> Boxes:
+    """(N, 4) xyxy of COCO's x, y, width, height."""
+    xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
+
+
+def _warn_about_boxes(rows: dict[int, list[Record]], pictures: list[Picture], path: Path) -> None:
     """One line for the whole file: how many boxes were clipped, how many dropped."""
     clipped = dropped = 0
     for picture in pictures:
-        of_picture = rows[picture.image_id]
-        dropped += len(of_picture) - len(picture.boxes)
-        for (x, y, width, height), _ in of_picture:
-            # COCO rounds to 1/100 pixel: less than that is no mistake.
-            outside = min(x, y) < -0.01 or x + width > picture.width + 0.01
-            clipped += outside or y + height > picture.height + 0.01
+        boxes = _corners(rows[picture.image_id])
+        moved = np.abs(clip_boxes(boxes, picture.height, picture.width) - boxes)
+        clipped += int((moved > MARGIN_PX).any(axis=1).sum())
+        dropped += len(boxes) - len(picture.boxes)
     if clipped or dropped:
         logger.warning(
-            "%s: %d boxes reached outside their picture and were clipped; %d had no area inside "
-            "and were dropped", path, clipped, dropped
-        )  # fmt: skip
+            "%s: %d boxes reached out of their picture and were clipped; %d had no area left "
+            "and were dropped",
+            path,
+            clipped,
+            dropped,
+        )

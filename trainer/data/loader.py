@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from cn2.runtime.errors import PictureError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-
-from cn2.runtime.errors import PictureError
 
 from ..config import Config, InputConfig, TrainConfig
 from ..structures import Target
@@ -54,14 +53,20 @@ class Batch:
     pictures: list[Picture]
 
 
-class TrainSamples(Dataset[Sample]):
+class TrainSamples(Dataset[Sample | PictureError]):
     """Augmented samples by (sample number, index of the picture)."""
 
     def __init__(self, data: CocoDataset, input: InputConfig, train: TrainConfig) -> None:
         self.data, self.input, self.train = data, input, train
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        number, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Sample | PictureError:
+        try:
+            return self.load(*key)
+        except PictureError as error:  # raised out of a worker it would become a page of text
+            return error
+
+    def load(self, number: int, index: int) -> Sample:
+        """Read, resize and perhaps flip a picture, as the sample's number decides."""
         draw = random.Random(f"{self.train.seed}/{number}")
         short_edge = draw.choice(self.train.short_edges)
         flipped = draw.random() < self.train.flip
@@ -74,15 +79,18 @@ class TrainSamples(Dataset[Sample]):
         return sample
 
 
-class ValidationSamples(Dataset[Sample]):
-    """Pictures by index, resized by the detector's own input rule, as the exported model sees them."""
+class ValidationSamples(Dataset[Sample | PictureError]):
+    """Pictures by index, resized by the detector's own input rule, as the exported file is fed."""
 
     def __init__(self, data: CocoDataset, input: InputConfig) -> None:
         self.data, self.input = data, input
 
-    def __getitem__(self, index: int) -> Sample:
-        picture = self.data.pictures[index]
-        return load_sample(picture, self.size(index), self.input, reduced=False)
+    def __getitem__(self, index: int) -> Sample | PictureError:
+        try:
+            picture = self.data.pictures[index]
+            return load_sample(picture, self.size(index), self.input, reduced=False)
+        except PictureError as error:
+            return error
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of the resized picture."""
@@ -145,7 +153,7 @@ class SampleOrder(Sampler[list[tuple[int, int]]]):
 def epoch_batches(
     portrait: NDArray[np.bool_], batch: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """One epoch's batches; portrait pictures apart from others, so that canvases carry less padding.
+    """One epoch's batches; portrait pictures lie apart, so that canvases carry less padding.
 
     Args:
         portrait: (N,) whether each picture is higher than wide, N >= 1.
@@ -194,45 +202,63 @@ class _Collate:
     def __init__(self, divisor: int) -> None:
         self.divisor = divisor
 
-    def __call__(self, samples: list[Sample]) -> Batch:
-        return collate(samples, self.divisor)
+    def __call__(self, samples: list[Sample | PictureError]) -> Batch | PictureError:
+        good = [sample for sample in samples if isinstance(sample, Sample)]
+        bad = [sample for sample in samples if isinstance(sample, PictureError)]
+        return bad[0] if bad else collate(good, self.divisor)
 
 
-def train_loader(data: CocoDataset, config: Config, first_step: int = 0) -> DataLoader[Sample]:
-    """Batches for the steps first_step .. train.steps - 1."""
+def train_batches(data: CocoDataset, config: Config, first_step: int = 0) -> Iterator[Batch]:
+    """Batches for the steps first_step .. train.steps - 1, prepared by worker processes.
+
+    Raises:
+        PictureError: a picture cannot be read.
+    """
     train = config.train
-    order = SampleOrder(data, train.batch, train.seed, first_step, train.steps)
-    return DataLoader(
+    loader = DataLoader(
         TrainSamples(data, config.input, train),
-        batch_sampler=order,
+        batch_sampler=SampleOrder(data, train.batch, train.seed, first_step, train.steps),
         collate_fn=_Collate(config.input.divisor),
         num_workers=train.workers,
-        worker_init_fn=_quiet_worker,
-        persistent_workers=train.workers > 0,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # leaves the global random state alone
     )
+    return _raise_errors(loader)
 
 
-def validation_loader(data: CocoDataset, config: Config, batch: int) -> DataLoader[Sample]:
-    """Every picture once; the pictures of a batch share one canvas, so none changes another."""
+def validation_batches(data: CocoDataset, config: Config, batch: int) -> Iterator[Batch]:
+    """Every picture once; the pictures of a batch share one canvas, so none changes another.
+
+    Raises:
+        PictureError: a picture cannot be read.
+    """
     samples = ValidationSamples(data, config.input)
     groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(data.pictures)):
         canvas = canvas_size([samples.size(index)], config.input.divisor)
         groups.setdefault(canvas, []).append(index)
     batches = [of[i : i + batch] for of in groups.values() for i in range(0, len(of), batch)]
-    return DataLoader(
+    loader = DataLoader(
         samples,
         batch_sampler=batches,
         collate_fn=_Collate(config.input.divisor),
         num_workers=min(config.train.workers, 1),
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
+    return _raise_errors(loader)
 
 
-def _quiet_worker(_: int) -> None:
+def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, PictureError):
+            raise batch
+        yield batch
+
+
+def _start_worker(_: int) -> None:
     """Ctrl-C is the parent's business; OpenCV's own threads would only get in the way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cn2.runtime.errors import PictureError
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-
-from cn2.runtime.errors import PictureError
 
 from ..config import Interpolation
 
@@ -22,12 +21,14 @@ Boxes = NDArray[np.float32]  # (N, 4) xyxy, pixels
 
 
 def read_picture(path: Path, reduce_to: tuple[int, int] | None = None) -> Pixels:
-    """Decode a picture as RGB, upright (EXIF), 16-bit grey cut to 8 bits.
+    """Decode a picture as RGB, upright (EXIF), of 16 bits the upper 8, transparency dropped.
 
     Args:
         path: any file that Pillow reads.
         reduce_to: (height, width) that will do: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its
             size, never below this. Faster, and slightly different pixels: for training only.
+    Returns:
+        (H, W, 3); without `reduce_to` the same pixels as `cn2.runtime.pictures` (a test compares).
     Raises:
         PictureError: missing, truncated or not a picture.
     """
@@ -35,25 +36,30 @@ def read_picture(path: Path, reduce_to: tuple[int, int] | None = None) -> Pixels
         with Image.open(path) as image:
             if reduce_to is not None:
                 image.draft("RGB", (reduce_to[1], reduce_to[0]))
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{path}: cannot be read as a picture ({error})") from None
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
+    except Exception as error:  # decoders raise anything on torn data
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(f"{path}: cannot be read as a picture ({reason})") from error
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "I":  # 16-bit grey PNG in older Pillow
-        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if image.mode in ("P", "PA"):  # Pillow blends a palette's transparency on the way to RGB
+        image = image.convert("RGBA")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
-    """(height, width) with the short side at `short_edge`, unless the long one would pass its limit.
+    """Put the short side at `short_edge`, unless the long one would pass `long_edge`.
 
-    Sides are rounded as int(v + 0.5) and are at least 1. Source: conformance page, "Input".
+    Returns:
+        (height, width), rounded as int(v + 0.5), at least 1.
+    Source: the official code's test resize, in its order of operations.
     """
     scale = short_edge / min(height, width)
     if height < width:
