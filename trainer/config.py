@@ -280,7 +280,7 @@ def _known(table: Any, key: str, path: str) -> Any:
 
 
 def _unknown_key(path: str, key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
     return f"{path}: unknown key; {hint}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torchvision.ops
+import torchvision.ops  # type: ignore[import-untyped]
 from torch import Tensor
 
 from .roi_pooling import pool_levels

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torchvision.ops
+import torchvision.ops  # type: ignore[import-untyped]
 from torch import Tensor
 
 from .boxes import box_areas
@@ -46,7 +46,8 @@ def pool_levels(
 
     Args:
         features: per level (B, C, h, w), fine to coarse.
-        rois: (R, 5) picture index, then the box in pixels of the canvas.
+        rois: (R, 5) picture index, then the box in pixels of the canvas; a coordinate that is not
+            finite counts as 0 (RoIAlign would read outside its memory).
         strides: of the levels.
         canonical_level: see `assign_levels`.
         canonical_size: see `assign_levels`.
@@ -56,6 +57,7 @@ def pool_levels(
         (R, C, P, P).
     Source: RoIAlign, arXiv 1703.06870, Sec. 3.
     """
+    rois = torch.nan_to_num(rois, nan=0.0, posinf=0.0, neginf=0.0)
     levels = assign_levels(rois[:, 1:], strides, canonical_level, canonical_size)
     rows = [torch.nonzero(levels == index).squeeze(1) for index in range(len(strides))]
     pooled = [

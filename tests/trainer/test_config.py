@@ -1,0 +1,102 @@
+"""Configs from outside are read strictly, and what is wrong is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from cn2.trainer.config import apply_overrides, config_from_dict, config_to_dict, with_classes
+from cn2.trainer.presets import PRESETS
+from factories import tiny_config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_round_trip_through_json(name: str) -> None:
+    config = PRESETS[name]()
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(config_to_dict(tiny_config()))
+    *parents, last = path.split(".")
+    table = values
+    for key in parents:
+        table = table[key]
+    table[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("presett", "x", "presett: unknown key; did you mean preset?"),
+        ("train.bas_lr", 1, "train.bas_lr: unknown key; did you mean base_lr?"),
+        ("model.backbone.width", [1], "model.backbone.width: unknown key; did you mean widths?"),
+        (
+            "model.first_stage.test_filter.pre",
+            3,
+            "model.first_stage.test_filter.pre: unknown key; did you mean pre_nms?",
+        ),
+        ("model.backbone.depth", 34, "model.backbone.depth: unknown key; expected one of blocks"),
+        ("train.batch", 1.5, "train.batch: Input should be a valid integer"),
+        ("train.batch", "16", "train.batch: Input should be a valid integer"),
+        ("train.base_lr", None, "train.base_lr: Input should be a valid number"),
+        ("input.interpolation", "cubic", "input.interpolation: Input should be"),
+        ("model.neck.kind", "pafpn", "model.neck: Input tag 'pafpn' found"),
+        ("model.second_stage.ious", [0.5], "cascade: expected as many delta_weights as ious"),
+        ("model.second_stage.levels", [3, 6], "second_stage.levels: expected some of (3, 4, 5)"),
+        ("model.neck.levels", [3, 4], "first_stage.sizes_of_interest: expected one per level"),
+        ("category_ids", [1], "category_ids: expected one per class (3), got 1"),
+    ],
+)
+def test_what_is_wrong_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        config_from_dict(changed(path, value))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    values = config_to_dict(tiny_config())
+    del values["input"]["divisor"]
+    with pytest.raises(ValueError, match=r"^input\.divisor: expected a value, got none$"):
+        config_from_dict(values)
+
+
+def test_overrides() -> None:
+    config = tiny_config()
+    overridden = apply_overrides(
+        config,
+        ["train.base_lr=0.5", "train.schedule=cosine", "train.short_edges=[64, 96]", "preset=mine"],
+    )
+    assert overridden.train.base_lr == 0.5
+    assert overridden.train.schedule == "cosine"
+    assert overridden.train.short_edges == (64, 96)
+    assert overridden.preset == "mine"
+    assert overridden.model == config.model
+    assert apply_overrides(config, []) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.base_lr", "train.base_lr: expected key.path=value, got no '='"),
+        ("train.bas_lr=1", "train.bas_lr: unknown key; did you mean base_lr?"),
+        ("trian.base_lr=1", "trian: unknown key; did you mean train?"),
+        ("train.batch.x=1", "train.batch.x: expected a key of a group of settings"),
+        ("train.batch=many", "train.batch: Input should be a valid integer, got 'many'"),
+    ],
+)
+def test_wrong_overrides(override: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        apply_overrides(tiny_config(), [override])
+    assert str(error.value).startswith(message)
+
+
+def test_with_classes() -> None:
+    config = with_classes(tiny_config(), ["cat", "dog"], [17, 18])
+    assert (config.class_names, config.category_ids) == (("cat", "dog"), (17, 18))
+    with pytest.raises(ValueError, match="expected at least one class"):
+        with_classes(tiny_config(), [], [])

@@ -1,0 +1,54 @@
+"""The table of presets and each one's size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cn2.trainer.build import build_detector
+from cn2.trainer.coco_classes import COCO_CATEGORY_IDS, COCO_NAMES
+from cn2.trainer.presets import PRESETS
+
+PARAMETERS = {
+    "dla34-bifpn-p3": 47_618_043,
+    "dla34-bifpn-p5": 49_586_706,
+    "r50-fpn": 71_645_897,
+    "nano": 2_414_463,
+}
+
+
+def test_names() -> None:
+    assert list(PRESETS) == list(PARAMETERS)
+    assert [preset().preset for preset in PRESETS.values()] == list(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name: str) -> None:
+    with torch.device("meta"):
+        detector = build_detector(PRESETS[name]())
+    assert sum(p.numel() for p in detector.parameters()) == PARAMETERS[name]
+
+
+def test_nano_fits_its_budget() -> None:
+    assert PARAMETERS["nano"] <= 4_000_000
+    assert PARAMETERS["nano"] * 4 < 10e6  # bytes of the committed checkpoint
+
+
+def test_the_default_classes_are_those_of_coco(shared: Path) -> None:
+    rows = json.loads((shared / "data/coco_categories.json").read_text())
+    rows.sort(key=lambda row: row["contiguous_id"])
+    assert tuple(row["name"] for row in rows) == COCO_NAMES
+    assert tuple(row["id"] for row in rows) == COCO_CATEGORY_IDS
+    for preset in PRESETS.values():
+        assert preset().class_names == COCO_NAMES
+        assert preset().category_ids == COCO_CATEGORY_IDS
+
+
+def test_canvas_suits_the_pyramid() -> None:
+    """A BiFPN needs every level to be exactly half of the one below; an FPN up to P5 only."""
+    for preset in PRESETS.values():
+        config = preset()
+        coarsest = max(config.model.neck.levels) if config.model.neck.kind == "bifpn" else 5
+        assert config.input.divisor % 2**coarsest == 0

@@ -1,0 +1,137 @@
+"""The cascade: joint scores, clipping between stages, padding, thresholds, pooling to train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cn2.trainer.boxes import clip_boxes, decode_deltas
+from cn2.trainer.build import build_second_stage
+from cn2.trainer.second_stage.cascade import CascadeRCNN
+from cn2.trainer.structures import Proposals
+from factories import tiny_config
+from torch import Tensor
+
+SIZES = torch.tensor([[60, 90], [64, 96]], dtype=torch.int32)
+
+
+def cascade(score_rule: str = "sqrt", score_threshold: float = 0.05) -> CascadeRCNN:
+    """Three stages of 8 channels and 3 classes with larger weights than at the start."""
+    config = tiny_config().model.second_stage
+    config = replace(config, score_rule=score_rule, score_threshold=score_threshold)
+    torch.manual_seed(0)
+    built = build_second_stage(config, (3, 4, 5), 8, 3)
+    for stage in built.stages:
+        torch.nn.init.normal_(stage.class_logits.weight, std=1.0)
+        torch.nn.init.normal_(stage.deltas.weight, std=1.0)
+    return built.eval()
+
+
+def features(batch: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, 8, 8 // 2**i, 12 // 2**i, generator=generator) for i in range(3)]
+
+
+def proposals(batch: int = 2, count: int = 10) -> Proposals:
+    generator = torch.Generator().manual_seed(2)
+    start = torch.rand(batch, count, 2, generator=generator) * 70 - 10
+    size = torch.rand(batch, count, 2, generator=generator) * 50 + 2
+    objectness = torch.rand(batch, count, generator=generator).sort(descending=True).values
+    return Proposals(torch.cat([start, start + size], dim=-1), objectness)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("sqrt", (0.81 * 0.25) ** 0.5),  # objectness is a root already
+        ("product", 0.81 * 0.25**2),  # P(class | object) * P(object)
+    ],
+)
+def test_joint_score(rule: str, expected: float) -> None:
+    scores = cascade(rule).joint_score(torch.tensor([[[0.81, 0.0]]]), torch.tensor([[0.25]]))
+    torch.testing.assert_close(scores, torch.tensor([[[expected, 0.0]]]))
+
+
+@torch.no_grad()
+def test_padding_never_becomes_a_detection() -> None:
+    model, found = cascade(), proposals()
+    padded = Proposals(
+        torch.cat([found.boxes, torch.zeros(2, 6, 4)], dim=1),
+        torch.cat([found.objectness, torch.zeros(2, 6)], dim=1),
+    )
+    for threshold in (0.0, 0.3):
+        plain = model(features(), found, SIZES, torch.tensor(threshold))
+        longer = model(features(), padded, SIZES, torch.tensor(threshold))
+        assert plain.num_detections.tolist() == longer.num_detections.tolist()
+        torch.testing.assert_close(plain.boxes, longer.boxes, atol=1e-4, rtol=0)
+    only_padding = Proposals(torch.zeros(2, 6, 4), torch.zeros(2, 6))
+    assert model(features(), only_padding, SIZES, torch.tensor(0.0)).num_detections.tolist() == [
+        0,
+        0,
+    ]
+
+
+@torch.no_grad()
+def test_detections_lie_in_their_picture_best_first() -> None:
+    found = cascade()(features(), proposals(), SIZES, torch.tensor(0.0))
+    assert (found.num_detections > 0).all()
+    for picture, (height, width) in enumerate(SIZES.tolist()):
+        boxes, scores = found.boxes[picture], found.scores[picture]
+        assert boxes.min() >= 0.0
+        assert boxes[:, 2].max() <= width
+        assert boxes[:, 3].max() <= height
+        assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+@torch.no_grad()
+def test_probabilities_are_the_mean_over_stages_and_boxes_are_chained() -> None:
+    model, levels = cascade(), features()
+    boxes, total = proposals().boxes, torch.zeros(2, 10, 3)
+    for index, stage in enumerate(model.stages):
+        if index:
+            boxes = clip_boxes(boxes, SIZES)
+        logits, deltas = stage(model.pool(levels, list(boxes)))
+        total += logits.softmax(dim=1)[:, :3].reshape(2, 10, 3)
+        boxes = decode_deltas(boxes, deltas.reshape(2, 10, 4), stage.delta_weights)
+    probabilities, refined = model.refine(levels, proposals().boxes, SIZES)
+    torch.testing.assert_close(probabilities, total / 3)
+    torch.testing.assert_close(refined, boxes)
+
+
+@torch.no_grad()
+def test_threshold_of_the_config_and_at_run_time() -> None:
+    model = cascade(score_threshold=0.4)
+    default = model(features(), proposals(), SIZES)
+    same = model(features(), proposals(), SIZES, torch.tensor(0.4))
+    lower = model(features(), proposals(), SIZES, torch.tensor(0.1))
+    assert torch.equal(default.scores, same.scores)
+    assert (default.scores[default.scores > 0] > 0.4).all()
+    assert (lower.num_detections > default.num_detections).all()
+
+
+@torch.no_grad()
+def test_boxes_that_are_not_finite_are_dropped() -> None:
+    model, found = cascade(), proposals()
+    broken = found.boxes.clone()
+    broken[0, 3] = torch.tensor([0.0, 0.0, float("nan"), 9.0])
+    result = model(features(), Proposals(broken, found.objectness), SIZES, torch.tensor(0.0))
+    assert torch.isfinite(result.boxes).all()
+    assert torch.isfinite(result.scores).all()
+
+
+def test_training_pools_what_inference_pools_with_gradient() -> None:
+    model, levels = cascade(), [level.requires_grad_() for level in features()]
+    boxes = list(proposals().boxes)
+    pooled = model.pool(levels, [boxes[0], boxes[1][:4]])
+    assert pooled.shape == (14, 8, 7, 7)
+    pooled.square().sum().backward()
+    assert levels[0].grad is not None
+    alone = model.pool([level[1:] for level in levels], [boxes[1][:4]])
+    torch.testing.assert_close(pooled[10:], alone)
+
+
+def test_a_picture_without_boxes_pools_nothing() -> None:
+    model, boxes = cascade(), proposals().boxes
+    assert model.pool(features(), [boxes[0][:0], boxes[1][:2]]).shape == (2, 8, 7, 7)
+    assert model.pool(features(), [boxes[0][:0], boxes[1][:0]]).shape == (0, 8, 7, 7)
