@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from .errors import OutputError
 
+TEXT_WIDTH = 80  # columns that running text is folded to
+NUMBER_LIST = re.compile(r"\[\n([-+.\deE,\s]+)\]")  # indented JSON's; goes onto one line
 PIPE_WIDTH = 1000  # columns where nobody looks: nothing is wrapped
 
 
@@ -53,6 +56,7 @@ def write_json(destination: str, document: Any) -> None:
         ValueError: the document holds NaN or infinity, which JSON has no word for.
     """
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = NUMBER_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     if destination == "-":
         sys.stdout.write(text)
     else:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Looked for in folders; a file named by itself is tried whatever its name.
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# What pictures with boxes can be written as; others become PNG.
-WRITTEN_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from .pictures import PICTURE_SUFFIXES
+
+# What pictures with boxes are written as; the others become PNG.
+WRITTEN_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_sources(
         for path in paths:
             found = list(_walk(path, skip)) if path.is_dir() else [Source(path, Path(path.name))]
             if not found:
-                kinds = ", ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
+                kinds = ", ".join(suffix[1:] for suffix in sorted(PICTURE_SUFFIXES))
                 problems.append((str(path), f"no picture in this folder (looked for {kinds})"))
             for source in found:
                 sources.setdefault(source.path.resolve(), source)

@@ -34,7 +34,7 @@ CHILDREN: dict[str, dict[int, str]] = {
 DEEPEST = 64  # nested records; a subgraph in a subgraph adds three
 
 
-class _TornError(Exception):
+class TornError(Exception):
     """The bytes are no protobuf message."""
 
 
@@ -50,7 +50,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return _read_model(data, path)
     except OSError as error:
         raise ModelFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (_TornError, ValueError) as error:  # ValueError: an empty file, text that is not UTF-8
+    except (TornError, ValueError) as error:  # ValueError: an empty file, text that is not UTF-8
         raise ModelFormatError(
             f"{path}: expected an ONNX file, got something else or a torn one ({error})"
         ) from error
@@ -59,13 +59,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _read_model(data: memoryview, path: Path) -> dict[str, str]:
     metadata = {}
     has_graph = False
-    for number, value in _fields(data):
+    for number, value in read_fields(data):
         has_graph |= number == MODEL_GRAPH
         if number == MODEL_METADATA and isinstance(value, memoryview):
-            entry = {key: _text(text) for key, text in _fields(value)}
+            entry = {key: read_text(text) for key, text in read_fields(value)}
             metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
     if not has_graph:
-        raise _TornError("no graph in it")
+        raise TornError("no graph in it")
     if _has_external(data, "model", 0):
         raise ModelFormatError(
             f"{path}: expected all weights inside the file, got weights in other files; "
@@ -77,21 +77,21 @@ def _read_model(data: memoryview, path: Path) -> dict[str, str]:
 def _has_external(data: memoryview, kind: str, depth: int) -> bool:
     """Whether a record holds, at any depth, a tensor whose data lies in another file."""
     if depth > DEEPEST:
-        raise _TornError(f"more than {DEEPEST} nested records")
+        raise TornError(f"more than {DEEPEST} nested records")
     if kind == "tensor":
         return any(
             number == TENSOR_EXTERNAL or (number == TENSOR_LOCATION and value == 1)
-            for number, value in _fields(data)
+            for number, value in read_fields(data)
         )
     children = CHILDREN[kind]
     return any(
         _has_external(value, children[number], depth + 1)
-        for number, value in _fields(data)
+        for number, value in read_fields(data)
         if number in children and isinstance(value, memoryview)
     )
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def read_fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """The fields of one message: number, and an integer or the bytes of a record."""
     position, end = 0, len(data)
     while position < end:
@@ -106,9 +106,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire in (FIXED64, FIXED32):
             size = 8 if wire == FIXED64 else 4
         else:
-            raise _TornError(f"wire type {wire}")
+            raise TornError(f"wire type {wire}")
         if position + size > end:
-            raise _TornError(f"a record of {size} bytes where {end - position} are left")
+            raise TornError(f"a record of {size} bytes where {end - position} are left")
         yield tag >> 3, data[position : position + size]
         position += size
 
@@ -121,8 +121,9 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return value, position
-    raise _TornError("a number that does not end")
+    raise TornError("a number that does not end")
 
 
-def _text(value: int | memoryview) -> str:
+def read_text(value: int | memoryview) -> str:
+    """The text in a record; empty for a number."""
     return "" if isinstance(value, int) else str(value, "utf-8")

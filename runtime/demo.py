@@ -1,0 +1,175 @@
+"""`cn2 demo`: the bundled checkpoint, exported to ONNX, on the bundled annotated pictures."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .detect_command import (
+    Result,
+    Results,
+    describe_model,
+    result_paths,
+    results_document,
+    write_picture,
+)
+from .errors import ModelFormatError
+from .eval_command import SUMMARY, find_pictures
+from .reports import format_number, format_table, ready_folder, write_json
+from .sources import Source
+
+if TYPE_CHECKING:
+    from .detector import Detector, Timings
+
+BUNDLED = Path(__file__).parent / "bundled"
+CHECKPOINT = BUNDLED / "nano.safetensors"
+PICTURES = BUNDLED / "pictures"
+STAGES = ("decode", "preprocess", "inference", "postprocess")
+REPEATS = 10  # timed runs of each picture; the table shows the median
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo did."""
+
+    results: Results
+    timings: list[Timings]
+    """Of each result, medians over REPEATS runs."""
+    metrics: dict[str, Any]
+    """COCO metrics on the bundled annotations, at the model's own score threshold."""
+
+
+def run_demo(
+    out: Path,
+    *,
+    score_threshold: float,
+    tell: Callable[[str], None],
+    checkpoint: Path = CHECKPOINT,
+    pictures: Path = PICTURES,
+) -> DemoReport:
+    """Export, detect, draw, score; write everything below `out`.
+
+    Args:
+        out: gets nano.onnx, detections.json, and the pictures with boxes.
+        score_threshold: of the pictures with boxes and detections.json.
+        tell: takes a line about each step.
+        checkpoint: the model; its file name without suffix names the ONNX file.
+        pictures: a folder with annotations.json.
+    Raises:
+        OutputError: `out` cannot be written.
+        ModelFormatError: the checkpoint is not there.
+    """
+    from .detector import Detector
+    from .evaluation import coco_metrics, load_annotations
+
+    ready_folder(out)
+    model = out / f"{checkpoint.stem}.onnx"
+    seconds = export_checkpoint(checkpoint, model)
+    tell(f"{model}: exported from {checkpoint.name} in {seconds:.1f} s")
+    annotations = load_annotations(pictures / "annotations.json")
+    paths = find_pictures(annotations["images"], pictures)
+    with Detector.open(model) as detector:
+        timings = time_pictures(detector, list(paths.values()))
+        scored = [
+            record for image, path in paths.items() for record in detector(path).to_coco(image)
+        ]
+        results = _search(detector, list(paths.values()), score_threshold, timings)
+        _draw(results, out)
+        document = results_document(describe_model(detector, model), results)
+    write_json(str(out / "detections.json"), document)
+    tell(f"{out}: {len(paths)} pictures with boxes, detections.json")
+    metrics = coco_metrics(annotations, scored)
+    return DemoReport(results=results, timings=timings, metrics=metrics)
+
+
+def export_checkpoint(checkpoint: Path, path: Path) -> float:
+    """Write the ONNX file with cn2.export, found by name: the runtime itself needs no torch.
+
+    Returns:
+        Seconds taken, imports included.
+    """
+    if not checkpoint.is_file():
+        raise ModelFormatError(
+            f"{checkpoint}: the bundled checkpoint is missing; install cn2 again, or train one "
+            f"with cn2 train"
+        )
+    start = time.perf_counter()
+    describe = importlib.import_module("cn2.export.describe")
+    onnx_file = importlib.import_module("cn2.export.onnx_file")
+    model, config, origin = describe.open_checkpoint(checkpoint)
+    onnx_file.export_onnx(model, config, path, origin=origin)
+    return time.perf_counter() - start
+
+
+def time_pictures(detector: Detector, paths: Sequence[Path]) -> list[Timings]:
+    """The median time of each stage, picture by picture, file to detections."""
+    import statistics
+
+    from .detector import Timings
+
+    detector.warm_up()
+    runs: list[list[Timings]] = [[] for _ in paths]
+    for _ in range(REPEATS + 1):  # the first of each size allocates
+        for path, timings in zip(paths, runs, strict=True):
+            timings.append(detector.detect_timed([path])[1])
+    return [
+        Timings(
+            **{
+                f"{stage}_ms": statistics.median(getattr(run, f"{stage}_ms") for run in timings[1:])
+                for stage in STAGES
+            }
+        )
+        for timings in runs
+    ]
+
+
+def _search(
+    detector: Detector, paths: Sequence[Path], score_threshold: float, timings: Sequence[Timings]
+) -> Results:
+    return Results(
+        results=[
+            Result(
+                source=Source(path, Path(path.name)),
+                found=detector(path, score_threshold),
+                duration_ms=one.total_ms,
+            )
+            for path, one in zip(paths, timings, strict=True)
+        ]
+    )
+
+
+def _draw(results: Results, out: Path) -> None:
+    targets = result_paths([result.source for result in results.results], out)
+    for result, target in zip(results.results, targets, strict=True):
+        write_picture(target, result.found.draw(result.source.path))
+
+
+def demo_text(report: DemoReport) -> str:
+    """A row per picture, the throughput, the metrics."""
+    rows = [
+        [
+            result.source.path.name,
+            str(len(result.found)),
+            *(format_number(getattr(timings, f"{stage}_ms")) for stage in STAGES),
+            format_number(1e3 / timings.total_ms),
+        ]
+        for result, timings in zip(report.results.results, report.timings, strict=True)
+    ]
+    total_ms = [timings.total_ms for timings in report.timings]
+    columns = ["file", "objects", "decode", "prep.", "infer", "post.", "images/s"]
+    metrics = [format_number(report.metrics[key], 3) for key in SUMMARY]
+    return "\n".join(
+        [
+            format_table(columns, rows),
+            "",
+            f"{1e3 * len(total_ms) / sum(total_ms):.1f} images/s, file to detections, one at a "
+            f"time; stages in ms",
+            "",
+            f"COCO metrics on these {report.metrics['images']} pictures:",
+            format_table(SUMMARY, [metrics], left=0),
+        ]
+    )

@@ -1,0 +1,132 @@
+"""`cn2 eval`: COCO metrics of a model file on annotated pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import AnnotationError, PictureError
+from .reports import format_number, format_table
+
+if TYPE_CHECKING:
+    from .detector import Detector
+    from .manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHOWN = 5  # of files or classes in a message of one line
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+def evaluate(
+    detector: Detector,
+    annotations: dict[str, Any],
+    images: Path,
+    *,
+    tell: Callable[[str], None],
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run a detector on annotated pictures and score what it finds.
+
+    Args:
+        annotations: of `load_annotations`.
+        images: the folder that their file names are relative to.
+        tell: takes a line for each unreadable picture; it counts as one with no object found.
+        advance: called after each picture.
+    Returns:
+        The metrics of `coco_metrics`, and `failed`: [{file, error}].
+    Raises:
+        AnnotationError: classes do not match, pictures are missing, or there are none.
+    """
+    from .evaluation import coco_metrics
+
+    check_classes(detector.manifest, annotations["categories"])
+    paths = find_pictures(annotations["images"], images)
+    results: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for image_id, path in paths.items():
+        try:
+            results += detector(path).to_coco(image_id)
+        except PictureError as error:
+            failed.append({"file": str(path), "error": str(error)})
+            tell(str(error))
+        advance()
+    return {**coco_metrics(annotations, results), "failed": failed}
+
+
+def find_pictures(images: list[dict[str, Any]], folder: Path) -> dict[int, Path]:
+    """Image id -> file.
+
+    Raises:
+        AnnotationError: there are none, or some are missing; they are named.
+    """
+    if not images:
+        raise AnnotationError("annotations: expected at least one picture under 'images', got none")
+    paths = {image["id"]: folder / image["file_name"] for image in images}
+    missing = [path.relative_to(folder) for path in paths.values() if not path.is_file()]
+    if missing:
+        raise AnnotationError(
+            f"{folder}: {len(missing)} of the {len(paths)} annotated pictures are not there: "
+            f"{shorten([str(path) for path in missing])}; is it the right folder?"
+        )
+    return paths
+
+
+def check_classes(manifest: Manifest, categories: list[dict[str, Any]]) -> None:
+    """Hold the model's classes against the dataset's, by category id.
+
+    Classes of one side only, and some names that differ, are warned of.
+
+    Raises:
+        AnnotationError: no category id is shared, or every shared one has another name.
+    """
+    ours = dict(zip(manifest.category_ids, manifest.class_names, strict=True))
+    theirs = {category["id"]: category["name"] for category in categories}
+    shared = sorted(set(ours) & set(theirs))
+    if not shared:
+        raise AnnotationError(
+            f"classes: the model's ({_name_ids(ours)}) and the annotations' ({_name_ids(theirs)}) "
+            f"share no category id; the model was trained on other classes"
+        )
+    renamed = [
+        f"{key} is {ours[key]!r} in the model and {theirs[key]!r} in the annotations"
+        for key in shared
+        if ours[key].casefold() != theirs[key].casefold()
+    ]
+    if len(renamed) == len(shared):
+        raise AnnotationError(
+            f"classes: no shared category id has the same name: {shorten(renamed)}; the model was "
+            f"trained on other classes, or the annotations want their names changed"
+        )
+    if renamed:
+        logger.warning("classes: taken for the same: %s", shorten(renamed))
+    for side, mine, others, effect in (
+        ("annotations", theirs, ours, "the model cannot find them, they count as missed"),
+        ("model", ours, theirs, "detections of them are left out"),
+    ):
+        alone = [name for key, name in mine.items() if key not in others]
+        if alone:
+            logger.warning("classes of the %s alone: %s; %s", side, shorten(alone), effect)
+
+
+def _name_ids(classes: dict[int, str]) -> str:
+    return shorten([f"{key} {name}" for key, name in classes.items()])
+
+
+def shorten(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:NAMES_SHOWN])
+    more = len(names) - NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """The metrics, and a row per class; a dash where the pictures hold no such object."""
+    summary = format_table(SUMMARY, [[format_number(metrics[key], 3) for key in SUMMARY]], left=0)
+    rows = [
+        [name, str(row["objects"]), format_number(row["AP"], 3), format_number(row["AP50"], 3)]
+        for name, row in metrics["per_class"].items()
+    ]
+    return f"{summary}\n\n{format_table(['class', 'objects', 'AP', 'AP50'], rows)}"

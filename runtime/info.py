@@ -1,0 +1,161 @@
+"""`cn2 info`: what a model file says of itself, its graph, and what can run it here."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .backends.onnx_header import read_metadata
+from .doctor import backends_for, backends_text
+from .errors import ModelFormatError
+from .manifest import manifest_from_metadata
+from .onnx_summary import summarize_onnx
+from .reports import TEXT_WIDTH
+
+HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
+CLASSES_SHOWN = 12
+CHECKPOINT_KEYS = ("format_version", "license", "provenance")  # in the metadata, after "cn2."
+
+
+def inspect_model(path: Path) -> dict[str, Any]:
+    """Everything `cn2 info --json` says (docs/json.md).
+
+    Raises:
+        ModelFormatError: no such file, torn, not ours, or newer than this package.
+    """
+    readers = {".onnx": _inspect_onnx, ".safetensors": _inspect_checkpoint}
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        expected = ", ".join(readers)
+        raise ModelFormatError(f"{path}: expected a model file ({expected}), got {path.name!r}")
+    if not path.is_file():
+        raise ModelFormatError(f"{path}: no such file")
+    found = readers[suffix](path)
+    return {
+        "file": str(path),
+        "size_bytes": path.stat().st_size,
+        **found,
+        "runs_here": backends_for(suffix),
+    }
+
+
+def _inspect_onnx(path: Path) -> dict[str, Any]:
+    manifest = manifest_from_metadata(read_metadata(path), str(path))
+    return {"manifest": asdict(manifest), "graph": asdict(summarize_onnx(path))}
+
+
+def _inspect_checkpoint(path: Path) -> dict[str, Any]:
+    header = read_safetensors_header(path)
+    metadata = header.pop("__metadata__", {})
+    if "cn2.config" not in metadata:
+        raise ModelFormatError(
+            f"{path}: expected a cn2 checkpoint, found no cn2.config in its metadata; "
+            f"was it written by cn2 train?"
+        )
+    types = Counter(tensor["dtype"] for tensor in header.values())
+    return {
+        "checkpoint": {key: metadata.get(f"cn2.{key}", "") for key in CHECKPOINT_KEYS},
+        "config": json.loads(metadata["cn2.config"]),
+        "tensors": len(header),
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in header.values()),
+        "types": dict(types.most_common()),
+    }
+
+
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file: tensors by name, and `__metadata__`.
+
+    Raises:
+        ModelFormatError: no such file, torn, or of another kind.
+    """
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            text = stream.read(length) if length <= HEADER_LIMIT else b""
+        header = json.loads(text) if len(text) == length else None
+    except OSError as error:
+        raise ModelFormatError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ModelFormatError(f"{path}: expected a safetensors file, got another or a torn one")
+    return header
+
+
+def info_text(report: dict[str, Any]) -> str:
+    """The report for a terminal, at most 80 columns where names allow."""
+    facts = _onnx_facts(report) if "manifest" in report else _checkpoint_facts(report)
+    head = {"file": f"{report['file']}, {report['size_bytes'] / 1e6:.2f} MB", **facts}
+    width = max(map(len, head)) + 2
+    lines = [_wrap(f"{name:<{width}}", value, width) for name, value in head.items()]
+    return "\n".join([*lines, "", backends_text(report["runs_here"])])
+
+
+def _wrap(label: str, text: str, indent: int) -> str:
+    return textwrap.fill(
+        label + text,
+        TEXT_WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
+    manifest, graph = report["manifest"], report["graph"]
+    tools = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    return {
+        "preset": manifest["preset"],
+        "classes": _classes(manifest["class_names"]),
+        "input": _canvas(manifest["canvas"]),
+        "batch": str(manifest["batch"] or "any"),
+        "precision": manifest["precision"],
+        "parameters": f"{graph['parameters'] / 1e6:.2f} M",
+        "operators": f"{manifest['ops']}, opset {graph['opset']}; {_operators(graph['operators'])}",
+        "proposals": f"{manifest['proposals']}, at most {manifest['detections']} detections",
+        "score": f"{manifest['score_rule']}, above {manifest['score_threshold']:g} "
+        f"(lowest {manifest['lowest_score_threshold']:g})",
+        **{f"in {name}": kind for name, kind in graph["inputs"].items()},
+        **{f"out {name}": kind for name, kind in graph["outputs"].items()},
+        "made of": f"checkpoint {manifest['checkpoint_sha256'][:12] or 'unknown'}",
+        "made by": tools or "unknown",
+        "licence": manifest["weights_license"] or "not stated",
+        "provenance": manifest["provenance"] or "not stated",
+    }
+
+
+def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:
+    config, checkpoint = report["config"], report["checkpoint"]
+    return {
+        "preset": str(config.get("preset", "unknown")),
+        "classes": _classes(config.get("class_names", ())),
+        "input": _canvas(config.get("input", {})),
+        "parameters": f"{report['parameters'] / 1e6:.2f} M in {report['tensors']} tensors",
+        "types": ", ".join(f"{kind} ({count})" for kind, count in report["types"].items()),
+        "licence": checkpoint["license"] or "not stated",
+        "provenance": checkpoint["provenance"] or "not stated",
+    }
+
+
+def _classes(names: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(names[:CLASSES_SHOWN])
+    return f"{len(names)}: {shown}{', …' if len(names) > CLASSES_SHOWN else ''}"
+
+
+def _canvas(rule: dict[str, Any]) -> str:
+    if rule.get("fixed"):
+        height, width = rule["fixed"]
+        size = f"{height}x{width} (height x width), pictures scaled to fit"
+    else:
+        size = f"short side {rule.get('short_edge')}, long side at most {rule.get('long_edge')}"
+    return f"{size}, {rule.get('interpolation')} resize, canvas in steps of {rule.get('divisor')}"
+
+
+def _operators(counts: dict[str, int]) -> str:
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{sum(counts.values())} nodes: {shown}"
