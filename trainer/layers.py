@@ -57,3 +57,14 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def in_fp32(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer that boxes or scores are read from: in fp32, also where autocast lowers."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        y: Tensor = layer(x)
+        return y
+    with torch.autocast(kind, enabled=False):
+        y = layer(x.float())
+    return y

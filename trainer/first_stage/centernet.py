@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..boxes import decode_ltrb
 from ..config import ProposalFilter
+from ..layers import in_fp32
 from ..structures import FirstStageOutput, Proposals
 
 
@@ -50,8 +51,8 @@ class CenterNetHead(nn.Module):
         heatmaps, regressions = [], []
         for level, feature in enumerate(features):
             x = self.tower(feature)
-            heatmaps.append(self.heatmap(x))
-            regressions.append(torch.relu(self.level_scales[level] * self.regression(x)))
+            heatmaps.append(in_fp32(self.heatmap, x))
+            regressions.append(torch.relu(self.level_scales[level] * in_fp32(self.regression, x)))
         return FirstStageOutput(heatmaps, regressions)
 
 

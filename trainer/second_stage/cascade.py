@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..boxes import clip_boxes, decode_deltas
+from ..layers import in_fp32
 from ..roi_pooling import pool_levels
 from ..structures import Proposals, RawDetections
 
@@ -64,7 +65,7 @@ class CascadeStage(nn.Module):
         x = pooled.flatten(1)
         for layer in self.layers:
             x = torch.relu(layer(x))
-        return self.class_logits(x), self.deltas(x)
+        return in_fp32(self.class_logits, x), in_fp32(self.deltas, x)
 
 
 class CascadeRCNN(nn.Module):
