@@ -25,6 +25,7 @@ from .detector import TwoStageDetector
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+CLASSIFIER = ".class_logits."  # part of the names of tensors with a row per class
 
 
 def save_checkpoint(
@@ -75,23 +76,22 @@ def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tenso
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:
-    """Start from another checkpoint; layers of another shape keep their fresh values.
+    """Start from another checkpoint; classifiers of another class count keep their fresh values.
 
-    Only tensors whose class count differs may be left out; the names left out are returned.
+    Returns:
+        The names of the tensors that were left as they are.
+    Raises:
+        ModelFormatError: not a checkpoint, or not of this detector.
     """
     _, _, tensors = read_checkpoint(path)
     own = model.state_dict()
-    differing = [n for n, v in own.items() if n in tensors and tensors[n].shape != v.shape]
-    foreign = [n for n in differing if own[n].shape[1:] != tensors[n].shape[1:]]
-    if foreign:
-        name = foreign[0]
-        raise ModelFormatError(
-            f"{path}: {name}: expected shape {tuple(own[name].shape)}, got "
-            f"{tuple(tensors[name].shape)}; is it of another preset?"
-        )
-    fitting = {n: own[n] if n in differing else v for n, v in tensors.items()}
-    _load_strictly(model, fitting, path)
-    return differing
+    fresh = [
+        name
+        for name, value in own.items()
+        if CLASSIFIER in name and name in tensors and tensors[name].shape != value.shape
+    ]
+    _load_strictly(model, tensors | {name: own[name] for name in fresh}, path)
+    return fresh
 
 
 def _load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -99,14 +99,14 @@ def _load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> 
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
         raise ModelFormatError(
-            f"{path}: expected the {len(own)} tensors of its config; missing {_some(missing)}, "
-            f"unknown {_some(unknown)}"
+            f"{path}: expected the {len(own)} tensors of this detector, missing {_some(missing)}, "
+            f"unknown {_some(unknown)}; is it of another preset?"
         )
     for name, value in own.items():
         if value.shape != tensors[name].shape:
             raise ModelFormatError(
                 f"{path}: {name}: expected shape {tuple(value.shape)}, "
-                f"got {tuple(tensors[name].shape)}"
+                f"got {tuple(tensors[name].shape)}; is it of another preset?"
             )
     model.load_state_dict(tensors)
 

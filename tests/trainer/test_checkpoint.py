@@ -1,0 +1,169 @@
+"""Checkpoints: what was written comes back; what is not ours is refused in one line."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from cn2.runtime.errors import ModelFormatError, OutputError
+from cn2.trainer import checkpoint
+from cn2.trainer.build import build_detector
+from cn2.trainer.checkpoint import (
+    load_checkpoint,
+    load_training_state,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    save_training_state,
+    write_tensors,
+)
+from cn2.trainer.config import config_to_dict
+from cn2.trainer.detector import TwoStageDetector
+from factories import tiny_config
+
+
+@pytest.fixture(scope="module")
+def model() -> TwoStageDetector:
+    torch.manual_seed(3)
+    return build_detector(tiny_config())
+
+
+@pytest.fixture
+def path(tmp_path: Path, model: TwoStageDetector) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, model, tiny_config(), license="CC0-1.0", provenance="a test")
+    return path
+
+
+def test_what_was_written_comes_back(path: Path, model: TwoStageDetector) -> None:
+    loaded, config, metadata = load_checkpoint(path)
+    assert config == tiny_config()
+    assert metadata["cn2.license"] == "CC0-1.0"
+    assert metadata["cn2.provenance"] == "a test"
+    assert metadata["cn2.format_version"] == "1"
+    assert not loaded.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_weights_are_fp32_whatever_they_were(path: Path, tmp_path: Path) -> None:
+    half = build_detector(tiny_config()).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    save_checkpoint(tmp_path / "half", half, tiny_config(), license="", provenance="")
+    _, _, tensors = read_checkpoint(tmp_path / "half")
+    assert {value.dtype for value in tensors.values()} <= {torch.float32, torch.int64}
+    assert all(value.is_contiguous() for value in tensors.values())
+
+
+@pytest.mark.parametrize("size", [0, 4, 200, -1])
+def test_a_torn_file_is_refused(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ModelFormatError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(path: Path, metadata: dict[str, str]) -> None:
+    tensors = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+
+
+def test_a_foreign_or_newer_file_is_refused(path: Path) -> None:
+    _, metadata, _ = read_checkpoint(path)
+    rewrite(path, {})
+    with pytest.raises(ModelFormatError, match=r"no cn2\.config"):
+        load_checkpoint(path)
+    rewrite(path, metadata | {"cn2.format_version": "2"})
+    with pytest.raises(ModelFormatError, match="format version 2"):
+        load_checkpoint(path)
+    values = config_to_dict(tiny_config()) | {"surprise": 1}
+    rewrite(path, metadata | {"cn2.config": json.dumps(values)})
+    with pytest.raises(ModelFormatError, match="surprise"):
+        load_checkpoint(path)
+    rewrite(path, metadata | {"cn2.config": "{"})
+    with pytest.raises(ModelFormatError, match="config cannot be read"):
+        load_checkpoint(path)
+    with pytest.raises(ModelFormatError, match="no such file"):
+        load_checkpoint(path.with_name("missing.safetensors"))
+
+
+def test_loading_is_strict(path: Path, model: TwoStageDetector) -> None:
+    _, metadata, tensors = read_checkpoint(path)
+    name = "first_stage.head.heatmap.weight"
+    for changed, words in (
+        ({k: v for k, v in tensors.items() if k != name}, f"missing {name}"),
+        (tensors | {"extra": torch.zeros(1)}, "unknown extra"),
+        (tensors | {name: torch.zeros(2, 8, 3, 3)}, r"expected shape \(1, 8, 3, 3\)"),
+    ):
+        write_tensors(path, changed, metadata)
+        with pytest.raises(ModelFormatError, match=words):
+            load_checkpoint(path)
+
+
+def test_other_classes_leave_only_the_classifiers_fresh(path: Path) -> None:
+    config = replace(tiny_config(), class_names=("one",), category_ids=(1,))
+    model = build_detector(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fresh = load_weights(model, path)
+    assert sorted(fresh) == sorted(
+        f"second_stage.stages.{k}.class_logits.{part}"
+        for k in range(3)
+        for part in ("weight", "bias")
+    )
+    _, _, tensors = read_checkpoint(path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name in fresh else tensors[name]), name
+
+
+def test_weights_of_another_detector_are_refused(path: Path) -> None:
+    config = tiny_config()
+    second_stage = replace(config.model.second_stage, fc_channels=(12, 16))
+    other = replace(config, model=replace(config.model, second_stage=second_stage))
+    with pytest.raises(ModelFormatError, match="another preset"):
+        load_weights(build_detector(other), path)
+
+
+def test_a_failing_write_leaves_the_old_file(
+    path: Path, model: TwoStageDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    with pytest.raises(OutputError, match="No space left"):
+        save_checkpoint(path, model, tiny_config(), license="", provenance="")
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_training_state_brings_back_weights_momentum_and_random_state(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_detector(tiny_config())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    save_training_state(tmp_path / "state", model, optimizer, {"step": 7})
+    drawn = torch.rand(3)
+
+    other = build_detector(tiny_config()).to(memory_format=torch.channels_last)
+    again = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    assert load_training_state(tmp_path / "state", other, again) == {"step": 7}
+    assert torch.equal(torch.rand(3), drawn)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+        momentum = optimizer.state[one]["momentum_buffer"]
+        assert torch.equal(momentum, again.state[two]["momentum_buffer"])
+    with pytest.raises(ModelFormatError, match="cn2 checkpoint"):
+        load_checkpoint(tmp_path / "state")
+
+
+def test_a_checkpoint_is_no_training_state(path: Path, model: TwoStageDetector) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ModelFormatError, match="training state"):
+        load_training_state(path, model, optimizer)

@@ -1,0 +1,39 @@
+"""The learning rate: warm-up, steps, cosine, and their corners."""
+
+import pytest
+from cn2.trainer.config import TrainConfig
+from cn2.trainer.schedule import learning_rate
+
+STEPS = TrainConfig(steps=90, base_lr=0.02, warmup_steps=10, warmup_factor=0.001)
+COSINE = TrainConfig(steps=90, base_lr=0.02, warmup_steps=0, schedule="cosine")
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.02 * 0.001),  # the first step is warmup_factor of the rate
+        (5, 0.02 * (0.001 * 0.5 + 0.5)),  # half way
+        (10, 0.02),  # warm
+        (59, 0.02),
+        (60, 0.002),  # 2/3 of the steps
+        (79, 0.002),
+        (80, 0.0002),  # 8/9
+        (89, 0.0002),
+    ],
+)
+def test_steps(step: int, expected: float) -> None:
+    assert learning_rate(step, STEPS) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.02), (30, 0.015), (45, 0.01), (60, 0.005), (90, 0.0), (99, 0.0)]
+)
+def test_cosine(step: int, expected: float) -> None:
+    assert learning_rate(step, COSINE) == pytest.approx(expected)
+
+
+def test_warm_up_applies_to_the_cosine_too() -> None:
+    train = TrainConfig(
+        steps=100, base_lr=1.0, warmup_steps=50, warmup_factor=0.0, schedule="cosine"
+    )
+    assert learning_rate(25, train) == pytest.approx(0.5 * 0.853553, rel=1e-5)
