@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from .detections import Detections
 from .manifest import Manifest
 from .pictures import MAX_PIXELS, Picture, open_picture
 from .preprocess import PlacedPicture, place_picture, stack_pictures
+
+AnyPicture = TypeVar("AnyPicture", bound=Picture)  # so that a list[str] is as good as list[Picture]
 
 MAX_BATCH = 8  # pictures a run where the model takes any number
 
@@ -105,11 +107,11 @@ class Detector:
 
     @overload
     def __call__(
-        self, pictures: list[Picture], score_threshold: float | None = None
+        self, pictures: list[AnyPicture], score_threshold: float | None = None
     ) -> list[Detections]: ...
 
     def __call__(
-        self, pictures: Picture | list[Picture], score_threshold: float | None = None
+        self, pictures: Picture | list[AnyPicture], score_threshold: float | None = None
     ) -> Detections | list[Detections]:
         """Find the objects in a picture, or in each of a list.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 from pathlib import Path
@@ -108,12 +110,25 @@ def _providers(device: str, tf32: bool) -> list[Any]:
         )
     if device == "cpu" or not has_cuda:
         return [CPU]
+    _load_cuda_libraries(ort)
     options = {
         "device_id": _cuda_number(device),
         "use_tf32": int(tf32),
         "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE searches anew for every canvas
     }
     return [(CUDA, options), CPU]
+
+
+def _load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN out of pip's nvidia packages, which are on no library path."""
+    preload = getattr(ort, "preload_dlls", None)  # onnxruntime >= 1.21
+    if preload is None:
+        return
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it did not find
+        preload()
+    if said.getvalue():
+        logger.info("onnxruntime: %s", " ".join(said.getvalue().split()))
 
 
 def _cuda_number(device: str) -> int:

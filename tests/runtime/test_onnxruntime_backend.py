@@ -327,6 +327,7 @@ def fake_onnxruntime(available: list[str], used: list[str]) -> SimpleNamespace:
     session = SimpleNamespace(get_providers=lambda: used, get_overridable_initializers=list)
     return SimpleNamespace(
         __version__="9.9",
+        preload_dlls=lambda: print("no cuDNN here"),  # noqa: T201 - as the real one does
         SessionOptions=SimpleNamespace,
         get_available_providers=lambda: available,
         InferenceSession=lambda *_, **__: session,
@@ -349,12 +350,14 @@ def test_cuda_by_name_never_falls_back(
     available: list[str],
     used: list[str],
     message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = write_tiny_onnx(tmp_path / "m.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime(available, used))
     for device in ("cuda", "cuda:1"):
         with pytest.raises(BackendUnavailableError, match=f"device '{device}': .*{message}"):
             Detector.open(path, device=device)
+    assert capsys.readouterr().out == ""  # stdout is the command's, not a library's
 
 
 def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
