@@ -11,9 +11,10 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .config import Config
+    from .config import Backbone, Config
 
 Option = typer.Option
+NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN"}
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +64,10 @@ def presets_command() -> None:
     """List every detector: parts, input size, parameters."""
     from rich.console import Console
 
-    Console().print(presets_table())
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a pipe has no width: nothing need be folded
+    console.print(presets_table())
 
 
 def find_preset(name: str) -> Config:
@@ -88,35 +92,43 @@ def presets_table() -> Table:
     from .presets import PRESETS
 
     table = Table(box=None, pad_edge=False)
-    for column in ("preset", "backbone", "neck", "first stage", "second stage", "input"):
+    table.add_column("preset", no_wrap=True)
+    for column in ("backbone", "neck", "first stage", "second stage", "short/long edge"):
         table.add_column(column)
-    table.add_column("parameters", justify="right")
-    table.add_column("classes", justify="right")
+    for column in ("parameters", "classes"):
+        table.add_column(column, justify="right")
     for name, make in PRESETS.items():
         table.add_row(name, *describe(make()))
     return table
 
 
 def describe(config: Config) -> tuple[str, ...]:
-    """Backbone, neck, stages, input size, parameters in millions, default number of classes."""
+    """Backbone, neck, both stages, input size, parameters, default number of classes."""
     import torch
 
     from .build import build_detector
-    from .config import ResNetConfig
 
-    model, input = config.model, config.input
+    model = config.model
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_detector(config).parameters())
-    backbone, neck = model.backbone, model.neck
-    deep = "" if backbone.kind == "nano" else f"-{backbone.depth}"
-    levels = f"P{neck.levels[0]}-P{neck.levels[-1]}"
-    stages = len(model.second_stage.ious)
+    levels = f"P{model.neck.levels[0]}-P{model.neck.levels[-1]}"
     return (
-        f"{'ResNet' if isinstance(backbone, ResNetConfig) else backbone.kind.upper()}{deep}",
-        f"{ {'fpn': 'FPN', 'bifpn': 'BiFPN'}[neck.kind] } {levels}, {neck.channels} channels",
+        backbone_name(model.backbone),
+        f"{NECK_NAMES[model.neck.kind]} {levels}, {model.neck.channels} channels",
         f"CenterNet, {model.first_stage.test_filter.post_nms} proposals",
-        f"cascade of {stages}",
-        f"{input.short_edge}/{input.long_edge}, {input.interpolation}",
-        f"{parameters / 1e6:.2f} M",
+        f"cascade of {len(model.second_stage.ious)}",
+        f"{config.input.short_edge}/{config.input.long_edge} {config.input.interpolation}",
+        f"{parameters / 1e6:.1f} M",
         str(len(config.class_names)),
     )
+
+
+def backbone_name(backbone: Backbone) -> str:
+    """Kind and depth as papers write them."""
+    match backbone.kind:
+        case "resnet":
+            return f"ResNet-{backbone.depth}"
+        case "dla":
+            return f"DLA-{backbone.depth}"
+        case "nano":
+            return "nano"

@@ -154,5 +154,5 @@ def test_a_picture_of_another_size_than_annotated_is_refused(
     data: CocoDataset, tmp_path: Path
 ) -> None:
     os.replace(data.pictures[1].path, data.pictures[0].path)  # 96 x 64 instead of 64 x 96
-    with pytest.raises(PictureError, match="expected 96x64 pixels .* got 64x96"):
+    with pytest.raises(PictureError, match=r"expected 96x64 pixels .* got 64x96"):
         list(validation_batches(data, tiny_config(), batch=1))

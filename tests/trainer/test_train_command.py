@@ -1,0 +1,179 @@
+"""`cn2 train` and `cn2 presets` from the command line, and what a run says while it works."""
+
+import json
+import time
+from pathlib import Path
+
+import cn2.trainer.train as train_module
+import pytest
+from cn2.runtime.cli import run
+from cn2.trainer import presets
+from cn2.trainer.commands import describe, find_preset, presets_table
+from cn2.trainer.progress import Reporter, RunLog, StepMeter, clock, group_losses
+from factories import coco_annotations, tiny_config, write_dataset
+from rich.console import Console
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A whole command line for a preset of one step."""
+    monkeypatch.setitem(presets.PRESETS, "tiny", tiny_config)
+    annotations, pictures = write_dataset(
+        tmp_path, coco_annotations([(64, 96)], [[(1, [10.0, 8.0, 30.0, 20.0])]])
+    )
+    data = [str(annotations), str(pictures)]
+    options = ["--train", data[0], "--train-images", data[1], "--val", data[0]]
+    options += ["--val-images", data[1], "--out", str(tmp_path / "run"), "--device", "cpu"]
+    return ["train", "tiny", *options, "--set", "train.steps=1", "--set", "train.batch=1"]
+
+
+def test_train_from_the_command_line(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 0
+    told = capsys.readouterr()
+    assert told.out == ""  # progress goes to stderr
+    assert "step 1/1  loss" in told.err
+    assert "images/s" in told.err
+    assert "step 1: AP" in told.err
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["batch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["tiny2"], ["expected one of", "did you mean 'tiny'?"]),
+        (["tiny", "--set", "train.base_lrr=1"], ["train.base_lrr", "base_lr"]),
+        (["tiny", "--set", "train.steps"], ["train.steps", "key.path=value"]),
+        (["tiny", "--set", "train.steps=many"], ["train.steps"]),
+        (["tiny", "--resume"], ["no training_state.safetensors"]),
+        (["tiny", "--weights", "gone.safetensors"], ["gone.safetensors", "no such file"]),
+        (["tiny", "--device", "tpu"], ["device", "tpu"]),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    words: list[str],
+) -> None:
+    assert run([arguments[0], *change[:1], *arguments[2:], *change[1:]]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cn2: error: ")
+    for word in words:
+        assert word in line
+
+
+def test_boxes_out_of_the_picture_are_told_once(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "annotations.json"
+    content = coco_annotations([(64, 96)], [[(1, [80.0, 8.0, 30.0, 20.0])]])
+    path.write_text(json.dumps(content))
+    assert run(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("1 boxes reached out of their picture" in line for line in lines) == 2  # two sets
+
+
+def test_ctrl_c_is_exit_code_130(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_module, "train", interrupted)
+    assert run(arguments) == 130
+
+
+def test_presets_lists_every_detector(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["presets"]) == 0
+    text = capsys.readouterr().out
+    for name in presets.PRESETS:
+        assert name in text
+
+
+def test_a_preset_in_words() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(presets_table())
+    rows = captured.get().splitlines()
+    assert len(rows) == 1 + len(presets.PRESETS)
+    row = describe(find_preset("r50-fpn"))
+    assert row[0] == "ResNet-50"
+    assert row[1] == "FPN P3-P7, 256 channels"
+    assert row[2] == "CenterNet, 256 proposals"
+    assert row[-1] == "80"
+
+
+def test_losses_are_summed_by_kind() -> None:
+    losses = {
+        "heatmap_positive": 1.0,
+        "heatmap_negative": 2.0,
+        "regression": 4.0,
+        "class_0": 8.0,
+        "class_1": 16.0,
+        "box_0": 32.0,
+    }
+    expected = {"loss": 63.0, "heatmap": 3.0, "regression": 4.0, "class": 24.0, "box": 32.0}
+    assert group_losses(losses) == expected
+
+
+def test_the_meter_means_over_good_steps_and_counts_all_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter([0.0, 1.0, 3.0, 13.0, 14.0, 16.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    meter = StepMeter()  # at 0
+    meter.data_arrived()  # waited 1 s
+    meter.step_done({"a": 1.0, "b": 3.0}, 5.0, pictures=4)  # 2 s
+    meter.resume_clock()  # 10 s of something else
+    meter.data_arrived()  # waited 1 s
+    meter.step_done({"a": float("nan"), "b": 1.0}, float("nan"), pictures=2)  # 2 s
+    assert meter.summary() == {
+        "loss": 4.0,
+        "losses": {"a": 1.0, "b": 3.0},
+        "gradient_norm": 5.0,
+        "images_per_s": 1.0,
+        "waited_for_data": 0.3333,
+    }
+    meter.clear()
+    assert meter.summary()["losses"] == {}
+
+
+def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(steps=100)
+    with reporter.running(0):
+        reporter.advance(20)
+        reporter.show(20, {"class_0": 1.5}, images_per_s=12.34, left_s=3725)
+        reporter.say("[red] is no markup")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("step 20/100  loss 1.500")
+    assert lines[0].endswith("12.3 images/s  1:02:05 left")
+    assert lines[1] == "[red] is no markup"
+
+
+def test_a_bar_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Reporter(steps=100)
+    reporter.console = Console(force_terminal=True, width=120, stderr=True)
+    with reporter.running(40):
+        reporter.show(50, {"class_0": 1.5}, images_per_s=12.34, left_s=65)
+        reporter.say("a line above")
+    text = capsys.readouterr().err
+    assert "50/100" in text
+    assert "12.3 images/s  0:01:05 left" in text
+    assert "a line above" in text
+
+
+def test_the_log_is_one_object_per_line(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "log.jsonl")
+    log.write("train", step=1, loss=0.5)
+    log.write("validation", AP=None)
+    rows = [json.loads(line) for line in log.path.read_text().splitlines()]
+    assert [row["kind"] for row in rows] == ["train", "validation"]
+    assert rows[0]["loss"] == 0.5
+    assert rows[1]["AP"] is None
+
+
+def test_the_clock() -> None:
+    assert [clock(s) for s in (0, 59.9, 60, 3661)] == ["0:00:00", "0:00:59", "0:01:00", "1:01:01"]
