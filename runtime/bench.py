@@ -103,6 +103,8 @@ def measure(
             for one in contestants
             if position == 0 or one.detector.manifest.batch is None
         ]
+        if not taking_part:
+            continue
         tell(f"batch {batch}: {len(taking_part)} model(s) in turns")
         samples, warmup = _take_turns(taking_part, plan)
         first_ms = _median([timings.total_ms for timings in samples[0]])

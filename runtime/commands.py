@@ -23,7 +23,8 @@ Model = Annotated[
 Backend = Annotated[str, Option(help="auto, onnxruntime, torch.", metavar="NAME")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, …", metavar="NAME")]
 Threads = Annotated[
-    int | None, Option(help="CPU threads of ONNX Runtime; default: one per core.", metavar="N")
+    int | None,
+    Option(help="CPU threads of ONNX Runtime; default: one per core.", metavar="N", min=1),
 ]
 Json = Annotated[str | None, Option(help="Write the results here; - is stdout.", metavar="FILE")]
 
@@ -50,15 +51,17 @@ def detect(
     out: Annotated[
         Path | None, Option(help="Write pictures with boxes to this folder.", metavar="DIR")
     ] = None,
-    score: Annotated[float, Option(help="Show objects above this score.", metavar="0..1")] = 0.3,
+    score: Annotated[
+        float, Option(help="Show objects above this score.", metavar="0..1", min=0, max=1)
+    ] = 0.3,
     backend: Backend = "auto",
     device: Device = "auto",
     json: Json = None,
-    batch: Annotated[int, Option(help="Pictures held and run at a time.", metavar="N")] = 1,
+    batch: Annotated[int, Option(help="Pictures held and run at a time.", metavar="N", min=1)] = 1,
     threads: Threads = None,
     max_pixels: Annotated[
         int | None,
-        Option(help="Refuse pictures of more pixels; default: 100 million.", metavar="N"),
+        Option(help="Refuse pictures of more pixels; default: 100 million.", metavar="N", min=1),
     ] = None,
 ) -> None:
     """Find objects in pictures.
@@ -131,10 +134,11 @@ def bench(
     ] = None,
     batch: Annotated[str, Option(help="Pictures a call; several: 1,8.", metavar="N,...")] = "1",
     runs: Annotated[
-        int | None, Option(help="Timed calls; default: 100, 20 if above 1 s.", metavar="N")
+        int | None, Option(help="Timed calls; default: 100, 20 if above 1 s.", metavar="N", min=1)
     ] = None,
     warmup: Annotated[
-        int | None, Option(help="Calls before them; default: 20, 3 if above 1 s.", metavar="N")
+        int | None,
+        Option(help="Calls before them; default: 20, 3 if above 1 s.", metavar="N", min=0),
     ] = None,
     threads: Threads = None,
     backend: Backend = "auto",
@@ -183,7 +187,9 @@ def demo(
     out: Annotated[Path, Option(help="Folder for everything it writes.", metavar="DIR")] = Path(
         "out/demo"
     ),
-    score: Annotated[float, Option(help="Draw objects above this score.", metavar="0..1")] = 0.3,
+    score: Annotated[
+        float, Option(help="Draw objects above this score.", metavar="0..1", min=0, max=1)
+    ] = 0.3,
 ) -> None:
     """The bundled checkpoint, exported to ONNX, on the bundled pictures.
 

@@ -13,14 +13,13 @@ from .detect_command import (
     Result,
     Results,
     describe_model,
-    result_paths,
     results_document,
     write_picture,
 )
 from .errors import ModelFormatError
 from .eval_command import SUMMARY, find_pictures
 from .reports import format_number, format_table, ready_folder, write_json
-from .sources import Source
+from .sources import Source, result_paths
 
 if TYPE_CHECKING:
     from .detector import Detector, Timings

@@ -97,8 +97,12 @@ def format_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for position, column in enumerate(columns):
-        justify = "left" if position < left else "right"
-        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=position >= left)
+        table.add_column(
+            Text(column),
+            justify="left" if position < left else "right",
+            overflow="fold",
+            no_wrap=position >= left,
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     width = None if sys.stdout.isatty() else PIPE_WIDTH

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import typer
@@ -32,7 +32,10 @@ import typer
 def register(app):
     app.command("detect")(detect)
 
-def detect(what: str = typer.Argument(metavar="WHAT"), size: int = typer.Option(1, "--size", help="Any number.")):
+def detect(
+    what: str = typer.Argument(metavar="WHAT"),
+    size: int = typer.Option(1, "--size", help="Any number."),
+):
     ACTIONS[what]()
 
 def raise_value_error():
@@ -57,7 +60,7 @@ def run_cn2(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def actions(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Callable[[], None]]]:
+def actions(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], None]]:
     """`cn2 detect NAME` calls the function of that name in this dict."""
     module = types.ModuleType("cn2.fake_commands")
     table: dict[str, Callable[[], None]] = {}
@@ -70,7 +73,7 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Callable[[], 
         extra = cli.COMMANDS[name].extra
         fake = cli.Command("cn2.fake_commands", "fake", extra)
         monkeypatch.setitem(cli.COMMANDS, name, fake)
-    yield table
+    return table
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -238,7 +241,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()  # before the help is written
     err = process.stderr.read()
     process.stderr.close()

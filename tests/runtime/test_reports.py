@@ -55,7 +55,8 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
     target.touch()
     os.symlink(target, link)
     reports.write_whole(link, b"new")
-    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
     os.mkfifo(pipe)
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
