@@ -34,3 +34,13 @@ def _same_random_state() -> Iterator[None]:
     yield
     random.setstate(state[0])
     np.random.set_state(state[1])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where torch sees none; with REQUIRE_CUDA=1 let it fail instead."""
+    if item.get_closest_marker("needs_cuda") is None or os.environ.get("REQUIRE_CUDA") == "1":
+        return
+    import torch  # here: most tests of the runtime do without it
+
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
