@@ -159,14 +159,17 @@ def nano() -> Config:
         ),
         train=TrainConfig(
             batch=8,
-            steps=20_000,
+            steps=5500,
             base_lr=0.02,
-            warmup_steps=500,
+            warmup_steps=300,
             schedule="cosine",
             clip_norm=5.0,
+            precision="bf16",
             short_edges=(288, 320, 352, 384),
             long_edge=576,
-            eval_every=2000,
+            workers=1,
+            eval_every=1500,
+            save_every=250,
         ),
     )
 
