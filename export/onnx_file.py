@@ -1,0 +1,181 @@
+"""A detector as one ONNX file: the whole graph, the weights, and the manifest."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import torch
+from torch.export import Dim
+
+from cn2.runtime.errors import OutputError
+from cn2.runtime.manifest import Manifest
+from cn2.trainer.config import Config
+from cn2.trainer.detector import TwoStageDetector
+
+from .describe import Origin, describe
+from .operators import OPSET, standard_translations
+
+INPUTS = ("images", "image_sizes", "score_threshold")
+OUTPUTS = ("num_detections", "boxes", "scores", "classes")
+EXAMPLE_BATCH = 2  # torch.export takes a batch of 1 for a constant
+EXAMPLE_CELLS = (2, 3)  # rows and columns of the coarsest level: a side of 1 becomes a constant too
+MAX_CELLS = 1 << 16  # divisors per side; torch.export wants some limit for products of sides
+
+
+def export_onnx(
+    model: TwoStageDetector,
+    config: Config,
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    proposals: int | None = None,
+    origin: Origin | None = None,
+) -> Manifest:
+    """Write a detector as one ONNX file of standard operators; it appears whole or not at all.
+
+    The same checkpoint and tools give the same bytes.
+
+    Args:
+        model: the detector; its weights are read, nothing is changed.
+        config: what it was built from.
+        path: the file to write.
+        size: the only canvas (height, width) that the file takes, pixels; None: any in multiples
+            of the divisor.
+        batch: the only number of pictures that a run takes; None: any.
+        proposals: first-stage boxes per picture for the second stage; None: the config's.
+        origin: where the weights come from, for the manifest.
+    Returns:
+        The manifest inside the file.
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: size, batch or proposals that no file can have.
+    """
+    manifest = describe(config, origin=origin, size=size, batch=batch, proposals=proposals)
+    check_writable(path)
+    proto = to_onnx(model, manifest)
+    onnx.checker.check_model(proto, full_check=True)
+    write_atomically(path, proto.SerializeToString(deterministic=True))
+    return manifest
+
+
+def to_onnx(model: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
+    """The graph with weights and manifest, in memory."""
+    detector = with_proposals(model, manifest.proposals).eval()
+    proto = _translate(detector, manifest)
+    _strip(proto)
+    _name_free_sides(proto)
+    _give_default(proto, "score_threshold", manifest.score_threshold)
+    onnx.helper.set_model_props(proto, manifest.metadata())
+    proto.producer_name, proto.producer_version = "cn2", manifest.versions["cn2"]
+    return proto
+
+
+def _translate(detector: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
+    canvas = manifest.canvas
+    height, width = canvas.fixed or (
+        cells * max(manifest.strides) + canvas.divisor for cells in EXAMPLE_CELLS
+    )
+    batch = manifest.batch or EXAMPLE_BATCH
+    example = (
+        torch.zeros(batch, height, width, 3, dtype=torch.uint8),
+        torch.tensor([[height, width]] * batch, dtype=torch.int32),
+        torch.tensor(manifest.score_threshold),
+    )
+    images: dict[int, object] = {}
+    if manifest.batch is None:
+        images[0] = Dim("batch", max=MAX_CELLS)
+    if canvas.fixed is None:
+        images[1] = canvas.divisor * Dim("height", max=MAX_CELLS)
+        images[2] = canvas.divisor * Dim("width", max=MAX_CELLS)
+    sizes = {0: images[0]} if 0 in images else {}
+    with warnings.catch_warnings():
+        # Says that image_sizes shares its batch axis with images, as intended.
+        warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
+        program = torch.onnx.export(
+            detector,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            dynamic_shapes=(images, sizes, {}),
+            custom_translation_table=standard_translations(),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def with_proposals(model: TwoStageDetector, proposals: int) -> TwoStageDetector:
+    """The same detector and weights, with another number of proposals for the second stage."""
+    detector = copy.copy(model)
+    detector.test_filter = replace(model.test_filter, post_nms=proposals)
+    return detector
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Drop what differs between machines and helps no runtime: stack traces, inferred shapes."""
+    del proto.graph.value_info[:]
+    del proto.graph.metadata_props[:]
+    for entry in (*proto.graph.node, *proto.graph.input, *proto.graph.output):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    for tensor in proto.graph.initializer:
+        del tensor.metadata_props[:]
+
+
+def _name_free_sides(proto: onnx.ModelProto) -> None:
+    """Call the free sides `height` and `width`; torch writes them as products."""
+    for side, name in zip(
+        proto.graph.input[0].type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True
+    ):
+        if side.HasField("dim_param"):
+            side.dim_param = name
+
+
+def _give_default(proto: onnx.ModelProto, name: str, value: float) -> None:
+    """Make a graph input optional: an initializer of the same name is its default."""
+    default = onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name)
+    proto.graph.initializer.append(default)
+
+
+def check_writable(path: Path) -> None:
+    """Fail before the work, not after it.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written, or the path is a folder.
+    """
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write, got a folder; name a .onnx file")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: expected a folder {folder} to write to, found none; create it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {folder} cannot be written; choose another one")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one beside it, so that no half of it is ever seen.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,97 @@
+"""The detector in torch as the judge of its exported file: in float32, and in float64 on demand."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+import torchvision.ops  # type: ignore[import-untyped]
+from torch import Tensor
+
+from cn2.runtime.preprocess import PlacedPicture
+from cn2.trainer.boxes import box_ious, clip_boxes
+from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.structures import Proposals
+
+from .agreement import MARGIN, Found, OpenProposals
+
+
+class Reference:
+    """Runs single pictures; the detector it is given stays as it is."""
+
+    def __init__(self, detector: TwoStageDetector) -> None:
+        self._detector = detector.eval()
+        self._exact: TwoStageDetector | None = None
+
+    @torch.inference_mode()
+    def run(self, picture: PlacedPicture, score_threshold: float) -> Found:
+        """What the detector finds, in float32."""
+        return _run(self._detector, picture, score_threshold)
+
+    @torch.inference_mode()
+    def run_exact(self, picture: PlacedPicture, score_threshold: float) -> Found:
+        """What it finds in float64: the truth where float32 runs differ by their rounding."""
+        if self._exact is None:
+            self._exact = copy.deepcopy(self._detector).double()
+        return _run(self._exact, picture, score_threshold)
+
+    @torch.inference_mode()
+    def open_proposals(self, picture: PlacedPicture) -> OpenProposals:
+        """What becomes of the proposals that a last bit lets in or keeps out."""
+        detector = self._detector
+        images, sizes = _tensors(picture)
+        features = detector.features(images, sizes)
+        chosen = detector.test_filter
+        everything = replace(chosen, nms_iou=1.0, post_nms=chosen.pre_nms * len(detector.strides))
+        candidates = detector.first_stage.propose(detector.first_stage(features), everything)
+        rows = undecided_candidates(candidates, chosen.nms_iou, chosen.post_nms)
+        stage = detector.second_stage
+        probabilities, boxes = stage.refine(features, candidates.boxes[:, rows], sizes)
+        scores = stage.joint_score(probabilities, candidates.objectness[:, rows])
+        return OpenProposals(boxes=clip_boxes(boxes, sizes)[0].numpy(), scores=scores[0].numpy())
+
+
+def undecided_candidates(candidates: Proposals, nms_iou: float, count: int) -> Tensor:
+    """Rows of candidates whose selection as a proposal lies on a threshold.
+
+    Args:
+        candidates: of one picture, before suppression, best first.
+        nms_iou: of the suppression.
+        count: proposals kept after it.
+    Returns:
+        (M,) int64, ascending: those whose overlap with a better one is within MARGIN of the
+        threshold, those that only such a one could suppress, and those whose place is at the cut.
+    """
+    boxes = candidates.boxes[0][candidates.objectness[0] > 0]
+    objectness = candidates.objectness[0][: len(boxes)]
+    kept = torch.zeros(len(boxes), dtype=torch.bool)
+    kept[torchvision.ops.nms(boxes, objectness, nms_iou)] = True
+    overlaps = torch.triu(box_ious(boxes, boxes), diagonal=1)  # of a better one and a worse one
+    by_iou = ((overlaps - nms_iou).abs() <= MARGIN).any(dim=0)
+    unsure = by_iou | (overlaps[by_iou] > nms_iou - MARGIN).any(dim=0)
+    survivors = torch.nonzero(kept | unsure).squeeze(1)
+    if len(survivors) > count:
+        slack = int(unsure.sum())  # so many places may the cut move up or down
+        at_cut = objectness[survivors[max(count - 1 - slack, 0) : count + 1 + slack]]
+        high, low = at_cut[0], at_cut[-1]
+        if slack or high - low <= MARGIN:
+            unsure |= kept & (objectness <= high + MARGIN) & (objectness >= low - MARGIN)
+    return torch.nonzero(unsure).squeeze(1)
+
+
+def _run(detector: TwoStageDetector, picture: PlacedPicture, score_threshold: float) -> Found:
+    images, sizes = _tensors(picture)
+    number, boxes, scores, classes = detector(images, sizes, torch.tensor(score_threshold))
+    count = int(number[0])
+    return Found(
+        boxes=boxes[0, :count].numpy(),
+        scores=scores[0, :count].numpy(),
+        classes=classes[0, :count].numpy(),
+    )
+
+
+def _tensors(picture: PlacedPicture) -> tuple[Tensor, Tensor]:
+    """The canvas and the picture's size as a batch of one."""
+    images = torch.from_numpy(picture.canvas)[None]
+    return images, torch.tensor([picture.resized], dtype=torch.int32)
