@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from cn2.runtime.errors import OutputError
 from cn2.trainer.scenes import CLASS_NAMES, HELD_OUT_SEED, Scene, compose_scene, render_scene
 from cn2.trainer.scenes.clutter import draw_clutter

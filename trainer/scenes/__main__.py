@@ -3,6 +3,7 @@
 import sys
 
 import typer
+
 from cn2.runtime.errors import Cn2Error
 
 from .commands import scenes

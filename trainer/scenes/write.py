@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+
 from cn2.runtime.errors import OutputError
 
 from .compose import SceneObject, compose_scene
