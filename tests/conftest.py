@@ -25,6 +25,18 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled trained checkpoint as an ONNX file, exported once."""
+    from cn2.export.describe import open_checkpoint
+    from cn2.export.onnx_file import export_onnx
+
+    model, config, origin = open_checkpoint(ROOT / "runtime" / "bundled" / "nano.safetensors")
+    path = tmp_path_factory.mktemp("models") / "nano.onnx"
+    export_onnx(model, config, path, origin=origin)
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _same_random_state() -> Iterator[None]:
     """No test leaks its seed into the next one."""
