@@ -185,6 +185,7 @@ def _identity(one: Contestant, size: int) -> dict[str, Any]:
         "batch": size,
         "size": fixed or f"{rule.short_edge}/{rule.long_edge}",
         "proposals": manifest.proposals,
+        "checkpoint_sha256": manifest.checkpoint_sha256,
         "threads": one.threads or cpu_cores(),
         "load_s": round(one.load_s, 3),
     }

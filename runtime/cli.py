@@ -220,3 +220,7 @@ def _raised_by_us(traceback: TracebackType | None) -> bool:
     module = str(traceback.tb_frame.f_globals.get("__name__", ""))
     instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
     return module.startswith("cn2.") and dis.opname[instruction] == "RAISE_VARARGS"
+
+
+if __name__ == "__main__":
+    main()

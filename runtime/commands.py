@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,7 +117,7 @@ def eval_(
         _progress("eval", len(truth["images"])) as advance,
     ):
         metrics = evaluate(detector, truth, images, tell=_tell_error, advance=advance)
-        metrics["model"] = describe_model(detector, model)
+        metrics |= {"annotations": str(annotations), "model": describe_model(detector, model)}
     if json is not None:
         write_json(json, metrics)
     typer.echo(metrics_table(metrics), err=json == "-")
@@ -156,7 +157,7 @@ def bench(
     contestants = [
         open_contestant(
             str(path),
-            lambda: _open(path, backend, device, threads, max_batch=max(plan.batches)),  # noqa: B023
+            partial(_open, path, backend, device, threads, max_batch=max(plan.batches)),
             threads,
         )
         for path in models

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cn2.runtime.cli import run
 from cn2.runtime.pictures import open_picture
-from PIL import Image
 
 
 @dataclass(frozen=True)

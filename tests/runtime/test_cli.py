@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import typer
+
 from cn2.runtime import cli
 from cn2.runtime.errors import PictureError
 

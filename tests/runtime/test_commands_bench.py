@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import cn2, write_grey
+from fake_backend import FakeBackend, make_manifest
+from tiny_onnx import write_tiny_onnx
+
 from cn2.runtime.bench import (
     STAGES,
     Contestant,
@@ -20,15 +24,12 @@ from cn2.runtime.bench import (
 from cn2.runtime.detections import Detections
 from cn2.runtime.detector import Detector, Timings
 from cn2.runtime.errors import PictureError
-from command_line import cn2, write_grey
-from fake_backend import FakeBackend, make_manifest
-from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 ROW_KEYS = {
     *("model", "preset", "backend", "device", "precision", "batch", "size", "proposals"),
     *("threads", "load_s", "runs", "warmup", "latency_ms", "images_per_s", "ratio", "canvases"),
-    *("peak_rss_mb", "cpu", "cores", "gpu", "versions"),
+    *("checkpoint_sha256", "peak_rss_mb", "cpu", "cores", "gpu", "versions"),
 }
 
 

@@ -7,8 +7,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from cn2.runtime import doctor, probe
 from command_line import cn2
+
+from cn2.runtime import doctor, probe
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from cn2.runtime import reports
 from cn2.runtime.errors import OutputError
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cn2.runtime.sources import Source, find_sources, result_paths
 
 MakeFiles = Callable[..., Path]
