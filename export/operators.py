@@ -1,7 +1,8 @@
 """The detector's own operators (`cn2.trainer.ops`) as standard ONNX, operator set 20.
 
-`standard_translations()` goes to `torch.onnx.export(custom_translation_table=...)`. Each function gets
-graph values and Python numbers in the order of the operator's schema, and writes nodes of `ai.onnx`.
+`standard_translations()` goes to `torch.onnx.export(custom_translation_table=...)`. Each function
+gets graph values and Python numbers in the order of the operator's schema, and writes nodes of
+`ai.onnx` only.
 """
 
 from __future__ import annotations
@@ -150,8 +151,6 @@ def pyramid_roi_align(
                 spatial_scale=1.0 / stride,
             )
         )
-    if len(pooled) == 1:
-        pooled, places = pooled * 2, places * 2
     position = op.Range(op.Constant(value_int=0), op.Size(level), op.Constant(value_int=1))
     # Every entry of `level` is overwritten: it lends its shape (B, K) only.
     order = op.ScatterND(level, op.Concat(*places, axis=0), position)
@@ -166,7 +165,7 @@ def _level_of(
     area = op.Mul(op.Sub(x1, x0), op.Sub(y1, y0))
     size = op.Add(op.Div(op.Sqrt(area), _float(canonical_size)), _float(1e-8))
     borders = level_borders(strides, canonical_level)
-    above = op.GreaterOrEqual(size, _floats(*borders))  # (B, K, L - 1)
+    above = op.GreaterOrEqual(size, _floats(*borders, math.inf))  # (B, K, L)
     return op.ReduceSum(op.Cast(above, to=ir.DataType.INT64), _ints(2), keepdims=0)
 
 
