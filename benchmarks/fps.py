@@ -17,7 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models import PAPER, RESULTS, ModelFiles, find_pictures, machine, make_files
+from models import (
+    PAPER,
+    RESULTS,
+    ModelFiles,
+    find_pictures,
+    machine,
+    make_files,
+    picture_sizes,
+)
 
 from cn2.runtime.reports import write_json
 from cn2.trainer.presets import PRESETS
@@ -44,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "benchmark": "fps",
             "command": "python benchmarks/fps.py",
             "machine": before,
-            "pictures": {"folder": pictures[0].parent.name, "count": len(pictures)},
+            "pictures": {"count": len(pictures), "sizes": picture_sizes(pictures)},
             "paper": PAPER,
             "rows": rows,
         },

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,12 @@ def find_pictures(folder: Path | None, count: int) -> list[Path]:
         raise ValueError(f"{folder}: expected a folder of pictures, found none")
     usual = [path for path in files if _size(path) == PICTURE_SIZE]
     return (usual or files)[:count]
+
+
+def picture_sizes(pictures: Sequence[Path]) -> dict[str, int]:
+    """ "WIDTHxHEIGHT" -> how many of the pictures have it, the most frequent first."""
+    sizes = Counter(_size(path) for path in pictures)
+    return {f"{width}x{height}": count for (width, height), count in sizes.most_common()}
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -1,0 +1,226 @@
+"""Make README's tables from benchmarks/results/*.json; no figure in them is typed.
+
+    python benchmarks/tables.py            # put the tables between their markers
+    python benchmarks/tables.py --check    # fail if they are not what the results say
+
+Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
+accuracy of those that have trained weights. Results: a row per file that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = (
+    "preset",
+    "parameters",
+    "input (short side / long side)",
+    "AP",
+    "this CPU, ms",
+    "images/s",
+    "paper, Titan Xp, ms",
+)
+MISSING = "–"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check; the exit code."""
+    options = parse(arguments)
+    try:
+        text = options.readme.read_text("utf-8")
+        wanted = fill(text, "presets", preset_table(options.results))
+        wanted = fill(wanted, "results", result_table(options.results))
+    except (OSError, ValueError) as error:
+        print(f"tables: error: {error}", file=sys.stderr)
+        return 2
+    if text == wanted:
+        return 0
+    if options.check:
+        print(f"{options.readme}: a table is stale; run python benchmarks/tables.py")
+        return 1
+    options.readme.write_text(wanted, "utf-8")
+    print(f"{options.readme}: tables written")
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    return parser.parse_args(arguments)
+
+
+def fill(text: str, name: str, table: str) -> str:
+    """The text with the part between a table's markers replaced.
+
+    Raises:
+        ValueError: the markers are not there, once each and in order.
+    """
+    start, end = f"<!-- table:{name} -->", "<!-- /table -->"
+    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"expected {start} ... {end} once, got {len(pattern.findall(text))}")
+    return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
+
+
+def preset_table(results: Path) -> str:
+    """The presets: size, accuracy where weights are, speed here and in the paper.
+
+    Raises:
+        ValueError: accuracy and speed were measured on different weights.
+    """
+    document = read(results / "fps.json")
+    rows = [row for row in document["rows"] if row["batch"] == 1]
+    lines = [" | ".join(COLUMNS), " | ".join(["---", *["---:"] * (len(COLUMNS) - 1)])]
+    accuracies = {row["preset"]: accuracy(results, row) for row in rows}
+    for row in rows:
+        paper = (row["paper"] or {}).get("ms", MISSING)
+        score = accuracies[row["preset"]]
+        cells = [
+            f"`{row['preset']}`",
+            f"{row['parameters'] / 1e6:.1f} M",
+            row["size"].replace("/", " / "),
+            MISSING if score is None else f"{score['AP']:.3f}",
+            f"{row['latency_ms']['whole']['median']:.0f}",
+            f"{row['images_per_s']:.1f}",
+            str(paper),
+        ]
+        lines.append(" | ".join(cells))
+    table = "\n".join(f"| {line} |" for line in lines)
+    return f"{table}\n\n{footnote(document, rows, accuracies)}"
+
+
+def accuracy(results: Path, row: dict[str, Any]) -> dict[str, Any] | None:
+    """What `cn2 eval` wrote for a preset, None where it has not been scored.
+
+    Raises:
+        ValueError: it scored other weights than those that were timed.
+    """
+    path = results / f"eval_{row['preset']}.json"
+    if not path.is_file():
+        return None
+    found = read(path)
+    scored, timed = found["model"]["checkpoint_sha256"], row["checkpoint_sha256"]
+    if scored != timed:
+        raise ValueError(
+            f"{path.name}: expected the checkpoint that fps.json timed ({timed[:12]}), got "
+            f"{scored[:12]}; measure both on the same file"
+        )
+    return found
+
+
+def footnote(
+    document: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    accuracies: dict[str, dict[str, Any] | None],
+) -> str:
+    """What the figures are of."""
+    machine, first = document["machine"], rows[0]
+    runs = sorted({str(row["runs"]) for row in rows}, key=int)
+    sizes = " and ".join(document["pictures"]["sizes"])
+    random = [f"`{row['preset']}`" for row in rows if row["weights"] == "random"]
+    sentences = [
+        f"Median of {' to '.join(runs)} calls, JPEG file to detections, one picture of {sizes} at "
+        f"a time, fp32, ONNX Runtime {first['versions']['onnxruntime']}, {first['threads']} "
+        f"threads, {machine['cpu']}, {machine['cores']} cores."
+    ]
+    if random:
+        sentences.append(f"Random weights, so no AP: {', '.join(random)}.")
+    for preset, found in accuracies.items():
+        if found is not None:
+            sentences.append(
+                f"AP of `{preset}`: {found['images']} held-out pictures, AP50 {found['AP50']:.3f}."
+            )
+    paper = document["paper"]
+    sentences.append(f"Paper: {paper['source']}, on a {paper['gpu']}.")
+    return " ".join(sentences)
+
+
+def result_table(results: Path) -> str:
+    """What was measured, what was asked for, and the file that says so."""
+    lines = ["what | measured | asked for | file", "--- | ---: | ---: | ---"]
+    for name, describe in RESULT_ROWS:
+        path = results / name
+        if path.is_file():
+            file = f"[{name}](benchmarks/results/{name})"
+            lines += [" | ".join([*row, file]) for row in describe(read(path))]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+Rows = list[tuple[str, str, str]]
+
+
+def accuracy_rows(found: dict[str, Any]) -> Rows:
+    """Of eval_nano.json."""
+    pictures = f"`nano` on {found['images']} held-out scenes"
+    return [
+        (f"{pictures}, AP", f"{found['AP']:.3f}", "0.60"),
+        (f"{pictures}, AP50", f"{found['AP50']:.3f}", MISSING),
+    ]
+
+
+def baseline_rows(found: dict[str, Any]) -> Rows:
+    """Of color_blobs.json."""
+    what = f"colour alone on {found['test']['scenes']} such scenes, AP50"
+    return [(what, f"{found['metrics']['AP50']:.3f}", "below 0.3")]
+
+
+def speed_rows(found: dict[str, Any]) -> Rows:
+    """Of fps.json: `nano` at batch 1."""
+    rows = [row for row in found["rows"] if (row["preset"], row["batch"]) == ("nano", 1)]
+    if not rows:
+        return []
+    row, latency = rows[0], rows[0]["latency_ms"]
+    outside = latency["preprocess"]["median"] + latency["postprocess"]["median"]
+    share = outside / (outside + latency["inference"]["median"])
+    speed = f"`nano`, JPEG file to detections on {row['threads']} cores, images/s"
+    return [
+        (speed, f"{row['images_per_s']:.1f}", "30"),
+        ("of that, outside ONNX Runtime (decoding apart)", f"{share:.1%}", "below 15 %"),
+    ]
+
+
+def overfit_rows(found: dict[str, Any]) -> Rows:
+    """Of overfit_bccd8.json."""
+    what = f"`nano` trained on {found['pictures']} BCCD pictures for {found['seconds']:.0f} s, AP50"
+    return [(what, f"{found['AP50']:.3f}", f"{found['wanted_AP50']} in {found['limit_s']} s")]
+
+
+def install_rows(found: dict[str, Any]) -> Rows:
+    """Of install_size.json."""
+    what = "install of `cn2[cpu]`, without torch, MB"
+    return [(what, f"{found['total_mb']:.0f}", f"below {found['limit_mb']}")]
+
+
+def startup_rows(found: dict[str, Any]) -> Rows:
+    """Of startup.json."""
+    return [("`cn2 --help`, ms", f"{found['median_ms']['cn2 --help']:.0f}", MISSING)]
+
+
+RESULT_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Rows]], ...] = (
+    ("eval_nano.json", accuracy_rows),
+    ("color_blobs.json", baseline_rows),
+    ("fps.json", speed_rows),
+    ("overfit_bccd8.json", overfit_rows),
+    ("install_size.json", install_rows),
+    ("startup.json", startup_rows),
+)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """One result file."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""benchmarks/fps.py, gpu.py and tables.py: rows, skips with reasons, tables that are not stale."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from command_line import write_grey
+from factories import tiny_config
+
+from cn2.trainer import presets
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DRIVERLESS = {"works": False, "reason": "no driver", "fix": "install one"}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    """The scripts as modules; they import each other by bare names, as when run."""
+    import importlib
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    names = ("models", "fps", "gpu", "startup", "tables")
+    yield {name: importlib.import_module(name) for name in names}
+    sys.path.remove(str(ROOT / "benchmarks"))
+    for name in names:
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of two pictures."""
+    for name in ("a.jpg", "b.jpg"):
+        write_grey(tmp_path / "pictures" / name, size=(64, 96))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of 8 channels under the name r50-fpn, which has a figure in the paper."""
+    config = replace(tiny_config(), preset="r50-fpn")
+    monkeypatch.setitem(presets.PRESETS, "r50-fpn", lambda: config)
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_gpu_script_measures_and_checks(
+    scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path
+) -> None:
+    """On the CPU, where both backends run."""
+    out = tmp_path / "gpu.json"
+    options = ["--runs", "3", "--warmup", "2", "--batches", "1", "2", "--out", str(out)]
+    scripts["gpu"].main(
+        ["--presets", "r50-fpn", "--device", "cpu", "--images", str(pictures), *options]
+    )
+    document = json.loads(out.read_text())
+    assert document["skipped"] == []
+    assert [(row["model"], row["batch"]) for row in document["rows"]] == [
+        (f"r50-fpn, {backend}", batch) for batch in (1, 2) for backend in ("torch", "onnxruntime")
+    ]
+    for row in document["rows"]:
+        assert (row["runs"], row["weights"], row["paper"]["ms"]) == (3, "random", 57)
+        assert row["latency_ms"]["inference"]["median"] > 0
+    for check in document["checks"]:
+        assert check["pictures"] == 2
+        assert check["unexplained"] == []
+        assert check["largest_box_px"] < 0.05
+    assert document["checks"][0]["detections"] > 0
+
+
+def test_gpu_script_without_a_gpu_says_what_it_skipped(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda *_: DRIVERLESS)
+    scripts["gpu"].main(["--out", str(tmp_path / "gpu.json")])
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    assert document["rows"] == []
+    assert document["skipped"] == [
+        {"what": f"{backend} on cuda, every preset", "reason": "no driver; install one"}
+        for backend in ("torch", "onnxruntime")
+    ]
+
+
+def test_gpu_script_goes_on_after_a_preset_that_fails(
+    scripts: dict[str, ModuleType],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(preset: str, folder: Path) -> None:
+        raise RuntimeError("CUDA out of memory.\n  Tried to allocate 7 GiB")
+
+    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda *_: {"works": True})
+    monkeypatch.setattr(scripts["gpu"], "make_files", fail)
+    out = tmp_path / "gpu.json"
+    scripts["gpu"].main(
+        ["--presets", "nano", "r50-fpn", "--images", str(pictures), "--out", str(out)]
+    )
+    assert json.loads(out.read_text())["skipped"] == [
+        {"what": preset, "reason": "CUDA out of memory. Tried to allocate 7 GiB"}
+        for preset in ("nano", "r50-fpn")
+    ]
+
+
+def test_gpu_script_dry_run_writes_nothing(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = {"torch": {"works": True}, "onnxruntime": DRIVERLESS}
+    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda backend, _: answers[backend])
+    scripts["gpu"].main(["--dry-run", "--presets", "nano", "--out", str(tmp_path / "gpu.json")])
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out.splitlines() == [
+        "nano: torch on cuda",
+        "skipped: onnxruntime on cuda, every preset: no driver; install one",
+    ]
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_fps_script(scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fps.json"
+    options = ["--runs", "3", "--warmup", "2", "--threads", "1", "--out", str(out)]
+    scripts["fps"].main(["--presets", "r50-fpn", "--images", str(pictures), *options])
+    document = json.loads(out.read_text())
+    assert document["pictures"] == {"count": 2, "sizes": {"96x64": 2}}
+    assert document["paper"]["presets"]["dla34-bifpn-p3"] == {"ms": 25, "images_per_s": 40}
+    assert document["machine"]["cores"] >= 1
+    (row,) = document["rows"]
+    assert (row["preset"], row["model"], row["batch"]) == ("r50-fpn", "r50-fpn.onnx", 1)
+    assert (row["runs"], row["threads"], row["weights"]) == (3, 1, "random")
+    assert row["paper"] == {"ms": 57, "images_per_s": 18}
+    assert row["canvases"] == {"64x96": 2}
+    assert 0 < row["parameters"] < 100_000
+    assert len(row["checkpoint_sha256"]) == 64
+
+
+def test_pictures_of_the_usual_size_come_first(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    find = scripts["models"].find_pictures
+    for name, size in {"a.jpg": (64, 96), "b.jpg": (480, 640), "c.jpg": (480, 640)}.items():
+        write_grey(tmp_path / name, size=size)
+    assert [path.name for path in find(tmp_path, 20)] == ["b.jpg", "c.jpg"]
+    assert [path.name for path in find(tmp_path, 1)] == ["b.jpg"]
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "c.jpg").unlink()
+    assert [path.name for path in find(tmp_path, 20)] == ["a.jpg"]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ValueError, match="expected a folder of pictures"):
+        find(tmp_path, 20)
+
+
+def bench_row(preset: str, **changes: Any) -> dict[str, Any]:
+    """A row of fps.json."""
+    stages = {"decode": 4.0, "preprocess": 0.5, "inference": 19.0, "postprocess": 0.5, "whole": 24}
+    return {
+        "preset": preset,
+        "batch": 1,
+        "size": "384/576",
+        "threads": 2,
+        "runs": 100,
+        "parameters": 2_410_000,
+        "weights": "trained",
+        "checkpoint_sha256": "a" * 64,
+        "latency_ms": {stage: {"median": value} for stage, value in stages.items()},
+        "images_per_s": 41.6,
+        "versions": {"onnxruntime": "1.32.0"},
+        "paper": None,
+        **changes,
+    }
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Result files of two presets, one of them scored."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    random = {"weights": "random", "paper": {"ms": 57}, "runs": 20, "images_per_s": 0.5}
+    fps = {
+        "machine": {"cpu": "a processor", "cores": 2},
+        "pictures": {"count": 20, "sizes": {"640x480": 20}},
+        "paper": {"source": "the paper", "gpu": "Titan Xp"},
+        "rows": [bench_row("nano"), bench_row("nano", batch=8), bench_row("r50-fpn", **random)],
+    }
+    scored = {"AP": 0.6543, "AP50": 0.9, "images": 500}
+    model = {"model": {"checkpoint_sha256": "a" * 64}}
+    (folder / "fps.json").write_text(json.dumps(fps))
+    (folder / "eval_nano.json").write_text(json.dumps({**scored, **model}))
+    return folder
+
+
+def test_preset_table(scripts: dict[str, ModuleType], results: Path) -> None:
+    lines = scripts["tables"].preset_table(results).splitlines()
+    assert lines[2] == "| `nano` | 2.4 M | 384 / 576 | 0.654 | 24 | 41.6 | – |"
+    assert lines[3] == "| `r50-fpn` | 2.4 M | 384 / 576 | – | 24 | 0.5 | 57 |"
+    assert len(lines) == 6  # batch 8 is not in it
+    for part in ("20 to 100 calls", "640x480", "a processor, 2 cores", "1.32.0", "Titan Xp"):
+        assert part in lines[5]
+    assert "Random weights, so no AP: `r50-fpn`." in lines[5]
+    assert "AP of `nano`: 500 held-out pictures, AP50 0.900." in lines[5]
+
+
+def test_accuracy_of_other_weights_is_refused(
+    scripts: dict[str, ModuleType], results: Path
+) -> None:
+    found = json.loads((results / "eval_nano.json").read_text())
+    found["model"]["checkpoint_sha256"] = "b" * 64
+    (results / "eval_nano.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"expected the checkpoint that fps\.json timed"):
+        scripts["tables"].preset_table(results)
+
+
+def test_result_table_has_a_row_per_file_that_is_there(
+    scripts: dict[str, ModuleType], results: Path
+) -> None:
+    lines = scripts["tables"].result_table(results).splitlines()
+    link = "[fps.json](benchmarks/results/fps.json)"
+    assert lines[2].startswith("| `nano` on 500 held-out scenes, AP | 0.654 | 0.60 |")
+    assert f"| 41.6 | 30 | {link} |" in lines[4]
+    assert f"| 5.0% | below 15 % | {link} |" in lines[5]
+    assert len(lines) == 6
+
+
+def test_tables_are_written_once_and_then_checked(
+    scripts: dict[str, ModuleType], results: Path, tmp_path: Path
+) -> None:
+    readme = tmp_path / "README.md"
+    tables = "<!-- table:{0} -->\n<!-- /table -->\n"
+    readme.write_text("# x\n" + tables.format("presets") + "y\n" + tables.format("results"))
+    arguments = ["--readme", str(readme), "--results", str(results)]
+    main = scripts["tables"].main
+    assert main([*arguments, "--check"]) == 1
+    assert main(arguments) == 0
+    text = readme.read_text()
+    assert text.startswith("# x\n<!-- table:presets -->\n| preset |")
+    assert "<!-- /table -->\ny\n<!-- table:results -->\n| what |" in text
+    assert main([*arguments, "--check"]) == 0
+    assert readme.read_text() == text
+    readme.write_text(text.replace("41.6", "42.0"))
+    assert main([*arguments, "--check"]) == 1
+
+
+@pytest.mark.parametrize("text", ["no markers", "<!-- table:presets -->\n"])
+def test_missing_markers_are_an_error(
+    text: str,
+    scripts: dict[str, ModuleType],
+    results: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "README.md").write_text(text)
+    arguments = ["--readme", str(tmp_path / "README.md"), "--results", str(results)]
+    assert scripts["tables"].main(arguments) == 2
+    assert "expected <!-- table:presets -->" in capsys.readouterr().err
+
+
+def test_the_readme_says_what_the_results_say(scripts: dict[str, ModuleType]) -> None:
+    if not (ROOT / "benchmarks" / "results" / "fps.json").is_file():
+        pytest.skip("benchmarks/results/fps.json: not measured yet; run benchmarks/fps.py")
+    assert scripts["tables"].main(["--check"]) == 0
