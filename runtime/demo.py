@@ -17,7 +17,7 @@ from .detect_command import (
     write_picture,
 )
 from .errors import ModelFormatError
-from .eval_command import SUMMARY, find_pictures
+from .eval_command import SUMMARY, find_pictures, require_evaluator
 from .reports import format_number, format_table, ready_folder, write_json
 from .sources import Source, result_paths
 
@@ -61,6 +61,7 @@ def run_demo(
     from .detector import Detector
     from .evaluation import coco_metrics, load_annotations
 
+    require_evaluator()
     ready_folder(out)
     model = out / f"{CHECKPOINT.stem}.onnx"
     tell(f"export of {CHECKPOINT.name}, the slow part")

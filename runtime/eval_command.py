@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import AnnotationError, PictureError
+from .errors import AnnotationError, DependencyError, PictureError
 from .reports import format_number, format_table
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ def evaluate(
         The metrics of `coco_metrics`, and `failed`: [{file, error}].
     Raises:
         AnnotationError: classes do not match, pictures are missing, or there are none.
+        DependencyError: faster-coco-eval is not installed.
     """
     from .evaluation import coco_metrics
 
+    require_evaluator()
     check_classes(detector.manifest, annotations["categories"])
     paths = find_pictures(annotations["images"], images)
     results: list[dict[str, Any]] = []
@@ -54,6 +57,16 @@ def evaluate(
             tell(str(error))
         advance()
     return {**coco_metrics(annotations, results), "failed": failed}
+
+
+def require_evaluator() -> None:
+    """Find out before the work, not after it, whether metrics can be computed.
+
+    Raises:
+        DependencyError: faster-coco-eval is not installed.
+    """
+    if importlib.util.find_spec("faster_coco_eval") is None:
+        raise DependencyError("faster-coco-eval is not installed; pip install 'cn2[eval]'")
 
 
 def find_pictures(images: list[dict[str, Any]], folder: Path) -> dict[int, Path]:
@@ -97,7 +110,7 @@ def check_classes(manifest: Manifest, categories: list[dict[str, Any]]) -> None:
     ]
     if len(renamed) == len(shared):
         raise AnnotationError(
-            f"classes: no shared category id has the same name: {shorten(renamed)}; the model was "
+            f"classes: no shared category id has the same name: {shorten(renamed, 2)}; the model was "
             f"trained on other classes, or the annotations want their names changed"
         )
     if renamed:
@@ -115,10 +128,10 @@ def _name_ids(classes: dict[int, str]) -> str:
     return shorten([f"{key} {name}" for key, name in classes.items()])
 
 
-def shorten(names: list[str]) -> str:
+def shorten(names: list[str], limit: int = NAMES_SHOWN) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(names[:NAMES_SHOWN])
-    more = len(names) - NAMES_SHOWN
+    shown = ", ".join(names[:limit])
+    more = len(names) - limit
     return f"{shown} and {more} more" if more > 0 else shown
 
 

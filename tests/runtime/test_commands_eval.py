@@ -10,6 +10,7 @@ from command_line import Ran, cn2, write_annotations, write_grey
 from fake_backend import make_manifest
 from tiny_onnx import write_tiny_onnx
 
+from cn2.runtime import eval_command
 from cn2.runtime.errors import AnnotationError
 from cn2.runtime.eval_command import check_classes, shorten
 
@@ -134,6 +135,15 @@ def test_other_classes_under_the_same_ids_are_an_error(
     ran = evaluate(capfd, tmp_path, dataset)
     assert ran.code == 2
     assert "1 is 'red' in the model and 'cell' in the annotations" in ran.errors[0]
+
+
+def test_a_missing_evaluator_is_told_before_the_work(
+    tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eval_command.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("cn2.runtime.detector.Detector.__call__", lambda *_: pytest.fail("worked"))
+    ran = evaluate(capfd, tmp_path, dataset)
+    assert ran.errors == ["faster-coco-eval is not installed; pip install 'cn2[eval]'"]
 
 
 def test_classes_of_one_side_only_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
