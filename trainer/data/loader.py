@@ -9,16 +9,17 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from cn2.runtime.errors import PictureError
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cn2.runtime.errors import PictureError
 
 from ..config import Config, InputConfig, TrainConfig
 from ..structures import Target
@@ -51,6 +52,10 @@ class Batch:
     image_sizes: Tensor  # (B, 2) int64 height, width of the picture on the canvas
     targets: list[Target]
     pictures: list[Picture]
+
+    def pin_memory(self) -> Batch:
+        """The same batch, its pictures in memory that a GPU copies from while it computes."""
+        return replace(self, images=self.images.pin_memory())
 
 
 class TrainSamples(Dataset[Sample | PictureError]):
@@ -258,7 +263,7 @@ def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
 
 
 def _start_worker(_: int) -> None:
-    """Ctrl-C is the parent's business; OpenCV's own threads would only get in the way."""
+    """Stopping is the parent's business, and OpenCV's own threads would only get in the way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
