@@ -110,8 +110,8 @@ def check_classes(manifest: Manifest, categories: list[dict[str, Any]]) -> None:
     ]
     if len(renamed) == len(shared):
         raise AnnotationError(
-            f"classes: no shared category id has the same name: {shorten(renamed, 2)}; the model was "
-            f"trained on other classes, or the annotations want their names changed"
+            f"classes: no shared category id has the same name: {shorten(renamed, 2)}; the model "
+            f"was trained on other classes, or the annotations want their names changed"
         )
     if renamed:
         logger.warning("classes: taken for the same: %s", shorten(renamed))
