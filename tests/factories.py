@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from cn2.trainer.config import (
     CascadeRCNNConfig,
     CenterNetConfig,
@@ -19,7 +21,6 @@ from cn2.trainer.config import (
     ProposalFilter,
     TrainConfig,
 )
-from PIL import Image
 
 TINY_HEIGHT, TINY_WIDTH = 64, 96
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cn2.runtime.errors import ModelFormatError, OutputError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+
+from cn2.runtime.errors import ModelFormatError, OutputError
 
 from .build import build_detector
 from .config import Config, config_from_dict, config_to_dict

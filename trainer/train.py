@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from cn2.runtime.errors import Cn2Error, ModelFormatError, OutputError
 
 from .build import build_detector

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from cn2.runtime.errors import BackendUnavailableError
 from torch import Tensor, nn
+
+from cn2.runtime.errors import BackendUnavailableError
 
 from .config import TrainConfig
 from .data.loader import Batch

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cn2.runtime.evaluation import coco_metrics
 from numpy.typing import NDArray
+
+from cn2.runtime.evaluation import coco_metrics
 
 from .config import Config
 from .data.coco import CocoDataset, Picture

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from factories import tiny_config
+
 from cn2.runtime.errors import ModelFormatError, OutputError
 from cn2.trainer import checkpoint
 from cn2.trainer.build import build_detector
@@ -22,7 +24,6 @@ from cn2.trainer.checkpoint import (
 )
 from cn2.trainer.config import config_to_dict
 from cn2.trainer.detector import TwoStageDetector
-from factories import tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The learning rate: warm-up, steps, cosine, and their corners."""
 
 import pytest
+
 from cn2.trainer.config import TrainConfig
 from cn2.trainer.schedule import learning_rate
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cn2.trainer.train as train_module
 import pytest
 import torch
+from factories import coco_annotations, tiny_config, with_training, write_dataset
+from torch import Tensor
+
+import cn2.trainer.train as train_module
 from cn2.runtime.errors import (
     AnnotationError,
     BackendUnavailableError,
@@ -22,8 +25,6 @@ from cn2.trainer.data.loader import Batch
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import build_optimizer, set_rate, train_step
 from cn2.trainer.training_losses import DetectorLosses
-from factories import coco_annotations, tiny_config, with_training, write_dataset
-from torch import Tensor
 
 BOXES = [
     [(1, [10.0, 8.0, 30.0, 20.0]), (7, [50.0, 20.0, 24.0, 40.0])],

@@ -5,6 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from factories import picture
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.errors import PictureError
 from cn2.runtime.pictures import open_picture
@@ -18,10 +23,6 @@ from cn2.trainer.data.transforms import (
     resized_size,
     scale_boxes,
 )
-from factories import picture
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 SIDE = st.integers(1, 10_000)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cn2.runtime.errors import AnnotationError
 from cn2.runtime.evaluation import load_annotations
-from numpy.typing import NDArray
 
 from .transforms import Boxes, clip_boxes
 

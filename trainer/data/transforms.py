@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from cn2.runtime.errors import PictureError
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from cn2.runtime.errors import PictureError
 
 from ..config import Interpolation
 
