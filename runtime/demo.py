@@ -157,6 +157,7 @@ def demo_text(report: DemoReport) -> str:
     metrics = [format_number(report.metrics[key], 3) for key in SUMMARY]
     return "\n".join(
         [
+            "",
             format_table(columns, rows),
             "",
             f"{1e3 * len(total_ms) / sum(total_ms):.1f} images/s, file to detections, one at a "
