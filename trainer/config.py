@@ -201,6 +201,19 @@ class TrainConfig(_Strict):
     save_every: int = 1000  # steps
     max_bad_steps: int = 10  # steps with a non-finite loss in a row before the run stops
 
+    def __post_init__(self) -> None:
+        for name in ("batch", "log_every", "save_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("steps", "warmup_steps", "workers", "eval_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if not self.short_edges or min(*self.short_edges, self.long_edge) < 1:
+            raise ValueError(
+                f"train.short_edges: expected sizes of 1 pixel or more, got {self.short_edges}, "
+                f"long_edge {self.long_edge}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(_Strict):
