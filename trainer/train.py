@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cn2.runtime.errors import Cn2Error, ModelFormatError, OutputError
+from cn2.runtime.errors import Cn2Error, ModelFormatError, OutputError, PictureError
 
 from .build import build_detector
 from .checkpoint import load_training_state, load_weights, save_checkpoint, save_training_state
@@ -98,7 +98,13 @@ def train(
     elif weights is not None:
         _start_from(run, weights)
     with run.reporter.running(run.state.step), _stop_signals() as stop:
-        metrics = _loop(run, train_data, val_data, stop)
+        try:
+            metrics = _loop(run, train_data, val_data, stop)
+        except PictureError:  # a step was not begun: what is done so far need not be lost
+            if run.state.step:
+                _save(run)
+                run.reporter.say(f"saved at step {run.state.step}; --resume continues there")
+            raise
     return _score(run, val_data) if metrics is None else metrics
 
 

@@ -27,7 +27,7 @@ def train_step(
 ) -> tuple[dict[str, float], float]:
     """Move the weights once, at the optimizer's rate.
 
-    Without a finite loss and gradient they stay as they are.
+    Without a finite loss and gradient they stay as they are, and so do BatchNorm's statistics.
 
     Returns:
         The losses by name, and the gradient's norm before clipping: nan where it was not computed.
@@ -38,18 +38,27 @@ def train_step(
         replace(target, boxes=target.boxes.to(place), classes=target.classes.to(place))
         for target in batch.targets
     ]
+    buffers = [buffer.clone() for buffer in model.buffers()]
     with _precision(train, place):
         losses = losses_of(model, images, sizes, targets)
     terms = torch.stack([loss.float() for loss in losses.values()])
     values = dict(zip(losses, terms.tolist(), strict=True))  # one transfer from the device
     optimizer.zero_grad(set_to_none=True)
-    if not all(math.isfinite(value) for value in values.values()):
-        return values, math.nan
-    terms.sum().backward()  # type: ignore[no-untyped-call]
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm))
+    norm = math.nan
+    if all(math.isfinite(value) for value in values.values()):
+        terms.sum().backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm))
     if math.isfinite(norm):
         optimizer.step()
+    else:
+        _restore(model, buffers)
     return values, norm
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, buffers: list[Tensor]) -> None:
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
 
 
 def _precision(train: TrainConfig, place: torch.device) -> AbstractContextManager[Any]:

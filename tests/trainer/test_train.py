@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from factories import coco_annotations, tiny_config, with_training, write_dataset
+from factories import coco_annotations, picture, tiny_config, with_training, write_dataset
 from torch import Tensor
 
 import cn2.trainer.train as train_module
@@ -21,7 +22,7 @@ from cn2.runtime.errors import (
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import ModelConfig
-from cn2.trainer.data.loader import Batch
+from cn2.trainer.data.loader import Batch, epoch_batches
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import build_optimizer, set_rate, train_step
 from cn2.trainer.training_losses import DetectorLosses
@@ -136,22 +137,23 @@ def test_several_bad_steps_in_a_row_stop_the_run(
     assert Spoiled.calls == 4
 
 
-def test_a_bad_step_leaves_the_weights_alone() -> None:
+def test_a_bad_step_leaves_weights_and_statistics_alone() -> None:
     torch.manual_seed(0)
     config = tiny_config()
     model = build_detector(config)
     optimizer = build_optimizer(model, config.train)
-    before = {name: value.clone() for name, value in model.named_parameters()}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def nan_losses(*_: Any) -> dict[str, Tensor]:
-        total = sum(parameter.sum() for parameter in model.parameters())
-        return {"regression": total * float("nan")}  # type: ignore[dict-item]
+        features = model.features(images, torch.tensor([[64, 96]]))  # moves the statistics
+        return {"regression": features[0].sum() * float("nan")}
 
-    batch = Batch(images=torch.zeros(1), image_sizes=torch.zeros(1), targets=[], pictures=[])
+    images = torch.from_numpy(picture())[None]
+    batch = Batch(images=images, image_sizes=torch.zeros(1), targets=[], pictures=[])
     losses, norm = train_step(model, optimizer, nan_losses, batch, config.train)  # type: ignore[arg-type]
     assert math.isnan(losses["regression"])
     assert math.isnan(norm)
-    for name, value in model.named_parameters():
+    for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
@@ -236,11 +238,21 @@ def test_bad_data_is_found_before_the_run_folder_is_made(files: RunFiles) -> Non
     assert not files.out.exists()
 
 
-def test_a_torn_picture_stops_the_run_by_name(files: RunFiles) -> None:
-    path = files.train_images / "picture_1.png"
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(PictureError, match=r"picture_1\.png"):
-        train(with_training(tiny_config(), steps=4), files)
+def test_a_torn_picture_stops_the_run_by_name_and_nothing_is_lost(
+    files: RunFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portrait = np.array([height > width for height, width in SIZES])
+    last = epoch_batches(portrait, batch=1, seed=0, epoch=0)[-1, 0]
+    path = files.train_images / f"picture_{last}.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    config = with_training(tiny_config(), steps=4, batch=1, save_every=100)
+    with pytest.raises(PictureError, match=path.name):
+        train(config, files)
+    assert "saved at step 3; --resume continues there" in capsys.readouterr().err
+    path.write_bytes(whole)
+    train(config, files, resume=True)
+    assert [row["step"] for row in log_rows(files, "train")] == [1, 2, 3, 4]
 
 
 def test_an_output_folder_that_cannot_be_written(files: RunFiles) -> None:
