@@ -1,0 +1,175 @@
+"""Verification: a faithful file passes on real pictures, an unfaithful one does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.ops
+from exported import Exported, lively_detector
+from factories import picture
+from PIL import Image
+
+from cn2.export.agreement import MARGIN
+from cn2.export.reference import Reference, undecided_candidates
+from cn2.export.verify import (
+    Verification,
+    VerificationError,
+    bundled_pictures,
+    pictures_in,
+    require_agreement,
+    verify,
+)
+from cn2.runtime.canvas import CanvasRule
+from cn2.runtime.errors import PictureError
+from cn2.runtime.preprocess import place_picture
+from cn2.trainer.structures import Proposals
+
+SIZES = ((48, 64), (64, 48), (50, 50), (30, 90), (96, 96))  # five aspect ratios
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Five pictures of other aspect ratios."""
+    for seed, (height, width) in enumerate(SIZES):
+        Image.fromarray(picture(height, width, seed)).save(tmp_path / f"{seed}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    return pictures_in(tmp_path)
+
+
+def test_a_faithful_file_agrees(tiny: Exported, pictures: list[Path]) -> None:
+    told: list[str] = []
+    result = verify(tiny.path, tiny.model, tiny.config, pictures, told.append)
+    require_agreement(result)
+    assert result.agreement.pictures == 5
+    assert result.agreement.detections >= 20
+    assert result.agreement.unexplained == []
+    assert told[-1] == "verified 5 of 5 pictures"
+    rows = dict(result.rows())
+    assert rows["pictures"] == "5"
+    assert rows["unexplained"] == "0"
+
+
+def test_a_file_of_other_weights_does_not_agree(tiny: Exported, pictures: list[Path]) -> None:
+    other = lively_detector(tiny.config, seed=1)
+    result = verify(tiny.path, other, tiny.config, pictures[:1])
+    assert not result.agreement.holds
+    assert result.in_float64 == 1  # float64 was asked and did not help
+    with pytest.raises(VerificationError, match=r"no file was kept") as caught:
+        require_agreement(result)
+    assert "0.png: " in str(caught.value)
+
+
+def test_few_detections_are_compared_at_the_lowest_threshold(
+    tiny: Exported, pictures: list[Path]
+) -> None:
+    blank = pictures[0].with_name("blank.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(blank)
+    result = verify(tiny.path, tiny.model, tiny.config, [blank])
+    assert result.agreement.holds
+    if result.agreement.detections < 20:
+        assert result.score_threshold == 0.0
+
+
+def test_scores_beyond_the_tolerance_fail_although_every_detection_has_its_pair() -> None:
+    result = Verification(score_threshold=0.05)
+    result.agreement.score = 2e-4
+    with pytest.raises(
+        VerificationError, match=r"within 0\.05 px and 0\.0001, got 0 px and 0\.0002"
+    ):
+        require_agreement(result)
+
+
+def test_pictures_in_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="expected a folder with pictures"):
+        pictures_in(tmp_path)
+    with pytest.raises(PictureError, match="found none"):
+        pictures_in(tmp_path / "none")
+
+
+def test_the_package_brings_pictures() -> None:
+    assert len(bundled_pictures()) >= 4
+
+
+def test_float64_is_close_to_float32(tiny: Exported) -> None:
+    reference = Reference(tiny.model)
+    rule = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="linear")
+    place = place_picture(picture(48, 64), rule)
+    single, exact = reference.run(place, 0.05), reference.run_exact(place, 0.05)
+    assert exact.boxes.dtype == np.float64
+    assert len(single) == len(exact) > 0
+    np.testing.assert_allclose(single.boxes, exact.boxes, atol=0.01)
+    np.testing.assert_allclose(single.scores, exact.scores, atol=1e-4)
+    assert next(tiny.model.parameters()).dtype == torch.float32  # the detector is as it was
+
+
+def test_open_proposals_come_through_the_second_stage(tiny: Exported) -> None:
+    """With everything undecided they are what the detector itself would refine."""
+    rule = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="linear")
+    place = place_picture(picture(48, 64), rule)
+    reference = Reference(tiny.model)
+    proposals = reference.open_proposals(place)
+    assert proposals.boxes.shape[1] == 4
+    assert proposals.scores.shape == (len(proposals.boxes), 3)
+
+
+# --- undecided candidates
+
+
+def candidates(boxes: list[list[float]], objectness: list[float]) -> Proposals:
+    return Proposals(torch.tensor([boxes]), torch.tensor([objectness]))
+
+
+def stripe(width: float, at: float = 0.0) -> list[float]:
+    return [at, 0.0, at + width, 10.0]
+
+
+def test_clear_candidates_are_decided() -> None:
+    boxes = [stripe(100), stripe(50), stripe(100, 500), stripe(95, 500)]
+    rows = undecided_candidates(candidates(boxes, [0.9, 0.8, 0.7, 0.6]), 0.9, 2)
+    assert rows.tolist() == []
+
+
+def test_padding_is_no_candidate() -> None:
+    boxes = [stripe(100), [0.0] * 4, [0.0] * 4]
+    assert undecided_candidates(candidates(boxes, [0.9, 0.0, 0.0]), 0.9, 1).tolist() == []
+
+
+def test_an_overlap_on_the_threshold_opens_the_worse_box_and_what_it_suppresses() -> None:
+    # 1 is undecided; 2 is suppressed by 1 (0.94) but not by 0 (0.85); 3 has nothing to do with it
+    boxes = [stripe(100), stripe(90), stripe(85), stripe(100, 500)]
+    rows = undecided_candidates(candidates(boxes, [0.9, 0.8, 0.7, 0.6]), 0.9, 10)
+    assert rows.tolist() == [1, 2]
+
+
+def test_equal_scores_at_the_cut_open_both() -> None:
+    boxes = [stripe(50, 200.0 * i) for i in range(4)]
+    rows = undecided_candidates(candidates(boxes, [0.9, 0.5, 0.5 - MARGIN / 2, 0.1]), 0.9, 2)
+    assert rows.tolist() == [1, 2]
+
+
+def test_an_open_overlap_moves_the_cut() -> None:
+    boxes = [stripe(100), stripe(90), *(stripe(50, 200.0 + 100 * i) for i in range(4))]
+    rows = undecided_candidates(candidates(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.1]), 0.9, 3)
+    assert rows.tolist()[0] == 1
+    assert {3, 4} <= set(rows.tolist())  # with and without 1, the third place is theirs
+
+
+def test_undecided_candidates_against_both_decisions() -> None:
+    """Whatever lies between two suppressions that differ by the margin is undecided."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randint(0, 400, (300, 1), generator=generator).float() * 2
+    width = torch.randint(3, 9, (300, 1), generator=generator).float() * 4
+    zeros, tens = torch.zeros(300, 1), torch.full((300, 1), 10.0)
+    boxes = torch.cat([start, zeros, start + width, tens], dim=1)
+    scores = torch.sort(torch.rand(300, generator=generator), descending=True).values
+    iou, count = 0.75, 200  # many of these overlap by exactly 3/4
+    low, high = (
+        set(torchvision.ops.nms(boxes, scores, iou + change)[:count].tolist())
+        for change in (-MARGIN / 2, MARGIN / 2)
+    )
+    rows = undecided_candidates(Proposals(boxes[None], scores[None]), iou, count)
+    assert low != high
+    assert low ^ high <= set(rows.tolist())
