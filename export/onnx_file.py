@@ -80,9 +80,7 @@ def to_onnx(model: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
 
 def _translate(detector: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
     canvas = manifest.canvas
-    height, width = canvas.fixed or (
-        cells * max(manifest.strides) + canvas.divisor for cells in EXAMPLE_CELLS
-    )
+    height, width = canvas.fixed or _example_size(manifest)
     batch = manifest.batch or EXAMPLE_BATCH
     example = (
         torch.zeros(batch, height, width, 3, dtype=torch.uint8),
@@ -113,6 +111,13 @@ def _translate(detector: TwoStageDetector, manifest: Manifest) -> onnx.ModelProt
         )
     assert program is not None
     return program.model_proto
+
+
+def _example_size(manifest: Manifest) -> tuple[int, int]:
+    """A canvas with more than EXAMPLE_CELLS on the coarsest level, as many divisors at least."""
+    divisor, stride = manifest.canvas.divisor, max(manifest.strides)
+    height, width = (max(c, c * stride // divisor + 1) * divisor for c in EXAMPLE_CELLS)
+    return height, width
 
 
 def with_proposals(model: TwoStageDetector, proposals: int) -> TwoStageDetector:
