@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Self
 
@@ -89,15 +90,14 @@ class TorchBackend:
 
 
 def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendUnavailableError(f"device: expected auto, cpu or cuda, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:<number>, got {name!r}")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    number = int(name.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
         raise BackendUnavailableError(
-            f"device {name}: torch sees no CUDA device; take device='cpu', or install the driver "
-            "and a CUDA build of torch"
+            f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices; take "
+            f"device='cpu', or install the driver and a CUDA build of torch"
         )
-    return torch.device("cuda:0") if str(device) == "cuda" else device
+    return torch.device("cuda", number)
