@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.detector import TwoStageDetector
 from cn2.trainer.necks.bifpn import plan_nodes
 from cn2.trainer.presets import PRESETS
-from numpy.typing import NDArray
-from torch import Tensor
 
 FIXTURES = {  # fixture -> preset
     "CenterNet2_DLA-BiFPN-P3_4x": "dla34-bifpn-p3",

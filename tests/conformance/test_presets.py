@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from cn2.trainer.presets import PRESETS
 from conformance.official import FIXTURES
+
+from cn2.trainer.presets import PRESETS
 
 ZOO = (*FIXTURES, "CenterNet2_DLA-BiFPN-P3_24x")
 
