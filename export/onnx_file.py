@@ -44,7 +44,7 @@ def export_onnx(
     The same checkpoint and tools give the same bytes.
 
     Args:
-        model: the detector; its weights are read, nothing is changed.
+        model: the detector; it is put into eval mode, and else left as it is.
         config: what it was built from.
         path: the file to write.
         size: the only canvas (height, width) that the file takes, pixels; None: any in multiples

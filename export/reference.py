@@ -18,7 +18,7 @@ from .agreement import MARGIN, Found, OpenProposals
 
 
 class Reference:
-    """Runs single pictures; the detector it is given stays as it is."""
+    """Runs single pictures; the detector is put into eval mode, and else left as it is."""
 
     def __init__(self, detector: TwoStageDetector) -> None:
         self._detector = detector.eval()
