@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -38,10 +39,15 @@ def peak_rss_mb() -> float | None:
     """Most memory this process has held so far, in MB (10^6 bytes); None on Windows."""
     if sys.platform == "win32":
         return None
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held when it started this process
+        found = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return round(int(found[1]) * 1024 / 1e6, 1)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # the others count KiB
     return round(peak * unit / 1e6, 1)
 
 
