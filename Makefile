@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-INPUTS := pyproject.toml setup.py constraints.txt
+# A new sub-package needs a new install: the packages' __init__.py count as inputs.
+INPUTS := pyproject.toml setup.py constraints.txt $(wildcard */__init__.py */*/__init__.py)
 WHEEL := build/wheel
 
 .PHONY: demo test test-all lint types format clean
@@ -41,13 +42,13 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(INPUTS) | $(VENV)/bin/python
 	@echo "installing into $(VENV): some minutes the first time" >&2
-	$(PIP) setuptools
+	$(PIP) 'setuptools>=77'
 	$(PIP) --no-build-isolation --editable '.[cpu,eval,export]'
 	@touch $@
 
 $(VENV)/.dev: $(INPUTS) | $(VENV)/bin/python
 	@echo "installing into $(VENV): some minutes the first time" >&2
-	$(PIP) setuptools
+	$(PIP) 'setuptools>=77'
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 

@@ -1,8 +1,8 @@
-"""Folder X/ installs as cn2.X; runtime/front/ is the package cn2 itself (DESIGN: no cn2/ folder)."""
+"""Folder X/ installs as cn2.X; runtime/front/ is the package cn2 itself."""
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("trainer", "export", "runtime", "plugins")
+FOLDERS = ("trainer", "export", "runtime")
 
 
 def package_dirs() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,20 +12,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = {"trainer", "export", "runtime", "plugins"}
+FOLDERS = {"trainer", "export", "runtime"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built from a copy so that no build folder is left in it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split("\0")
-    for name in filter(None, tracked):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     subprocess.run([*command, "--wheel-dir", str(out), str(source)], check=True)
     return next(out.glob("*.whl"))
@@ -74,7 +73,10 @@ def test_a_runtime_install_is_small_and_has_no_torch(tmp_path: Path, nano_onnx: 
     assert len(found["images"][0]["detections"]) >= 3
     # What needs torch says so in one line.
     refused = subprocess.run(
-        [cn2, "export", "x.safetensors", "-o", "x.onnx"], cwd=tmp_path, capture_output=True, text=True
+        [cn2, "export", "x.safetensors", "-o", "x.onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert refused.returncode == 2
     assert "cn2[export]" in refused.stderr

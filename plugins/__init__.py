@@ -1,1 +1,0 @@
-"""Loader of the native libraries; they come with a later version."""
