@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cn2.runtime.reports import write_json
+from cn2.trainer.presets import PRESETS
 from models import (
     PAPER,
     RESULTS,
@@ -26,9 +28,6 @@ from models import (
     make_files,
     picture_sizes,
 )
-
-from cn2.runtime.reports import write_json
-from cn2.trainer.presets import PRESETS
 
 PICTURES = 20
 BATCHES = {"nano": "1,8"}  # a batch of 8 of the others takes tens of seconds on a small CPU

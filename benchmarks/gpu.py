@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models import PAPER, RESULTS, ModelFiles, find_pictures, machine, make_files
-
 from cn2.export.agreement import Agreement, Thresholds, compare
 from cn2.export.verify import run_file
 from cn2.runtime.bench import Contestant, Plan, measure, open_contestant
@@ -28,6 +26,7 @@ from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
 from cn2.trainer.presets import PRESETS
+from models import PAPER, RESULTS, ModelFiles, find_pictures, machine, make_files
 
 BACKENDS = ("torch", "onnxruntime")
 BATCHES = (1, 8)

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 
-from models import RESULTS, machine
-
 from cn2.runtime.machine import versions
 from cn2.runtime.reports import write_json
+from models import RESULTS, machine
 
 RUNS = 15
 CALLS = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from cn2.runtime.backends.base import RawDetections, check_inputs, check_score_threshold
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.manifest import Manifest

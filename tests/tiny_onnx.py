@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from cn2.runtime.manifest import Manifest
 from fake_backend import make_manifest
-from onnx import TensorProto, helper, numpy_helper
 
 SECOND_BOX = (1.0, 2.0, 11.0, 22.0)
 OPSET = 18

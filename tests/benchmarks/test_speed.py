@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from command_line import write_grey
-from factories import tiny_config
 
 from cn2.trainer import presets
+from command_line import write_grey
+from factories import tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DRIVERLESS = {"works": False, "reason": "no driver", "fix": "install one"}

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance.official import FIXTURES, Fixture, build_official, fixture_weights, load_fixture
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -19,6 +18,7 @@ from cn2.trainer import ops
 from cn2.trainer.boxes import clip_boxes, decode_deltas
 from cn2.trainer.detector import TwoStageDetector
 from cn2.trainer.structures import FirstStageOutput, Proposals, RawDetections
+from conformance.official import FIXTURES, Fixture, build_official, fixture_weights, load_fixture
 
 FEATURE_ATOL = 1e-3  # the oracle differs from itself by up to 5e-4 with other thread counts
 SCORE_ATOL = 1e-3

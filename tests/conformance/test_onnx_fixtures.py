@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +14,7 @@ from cn2.export.onnx_file import export_onnx
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
+from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the limit; seen: 0.006

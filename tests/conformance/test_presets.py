@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conformance.official import FIXTURES
 
 from cn2.trainer.presets import PRESETS
+from conformance.official import FIXTURES
 
 ZOO = (*FIXTURES, "CenterNet2_DLA-BiFPN-P3_24x")
 

@@ -9,14 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance.official import (
-    FIXTURES,
-    LEVEL_SCALE,
-    Fixture,
-    build_official,
-    load_fixture,
-    our_name,
-)
 from PIL import Image
 from torch import Tensor, nn
 
@@ -32,6 +24,14 @@ from cn2.trainer.targets.centernet import (
     pyramid_grid,
 )
 from cn2.trainer.training_losses import DetectorLosses
+from conformance.official import (
+    FIXTURES,
+    LEVEL_SCALE,
+    Fixture,
+    build_official,
+    load_fixture,
+    our_name,
+)
 
 LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread count
 GRADIENT_RTOL = 1e-2

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from exported import Exported, export_to, lively_detector
-from factories import tiny_config
 
 from cn2.trainer.presets import PRESETS
+from exported import Exported, export_to, lively_detector
+from factories import tiny_config
 
 
 @pytest.fixture(scope="session")

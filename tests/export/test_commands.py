@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import cn2
-from exported import Exported, lively_detector
-from factories import picture, tiny_config
 from PIL import Image
 
 from cn2.export import onnx_file
@@ -17,6 +14,9 @@ from cn2.export.commands import parse_batch, parse_size
 from cn2.runtime import Detector
 from cn2.runtime.manifest import Manifest
 from cn2.trainer.checkpoint import save_checkpoint
+from command_line import cn2
+from exported import Exported, lively_detector
+from factories import picture, tiny_config
 
 
 def write_checkpoint(path: Path, seed: int = 0) -> Path:

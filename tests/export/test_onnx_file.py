@@ -11,8 +11,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exported import ORIGIN, Exported, canvases, export_to, lively_detector
-from factories import tiny_config
 
 from cn2.export.agreement import SCORE_TOLERANCE
 from cn2.export.describe import describe
@@ -21,6 +19,8 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.errors import OutputError
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
+from exported import ORIGIN, Exported, canvases, export_to, lively_detector
+from factories import tiny_config
 
 # float32 in another order: some 4e-3 px and 5e-5 here, where the boxes of fresh layers vary widely.
 BOX_ATOL_PX = 0.01  # a fifth of the released limit

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from onnx_sessions import Run, assert_identical, through_onnx
-from reference import ops_reference as reference
 from torch import Tensor
 
 from cn2.export.operators import largest_float32, level_borders
 from cn2.trainer import ops
 from cn2.trainer.roi_pooling import assign_levels
+from onnx_sessions import Run, assert_identical, through_onnx
+from reference import ops_reference as reference
 
 BATCHES = (1, 2, 8)
 

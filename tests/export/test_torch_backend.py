@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exported import canvases, lively_detector
-from factories import picture, tiny_config
 
 from cn2.export.describe import LOWEST_SCORE_THRESHOLD, describe
 from cn2.export.torch_backend import TorchBackend
 from cn2.runtime import Detector
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError
 from cn2.trainer.checkpoint import save_checkpoint
+from exported import canvases, lively_detector
+from factories import picture, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision.ops
-from exported import Exported, lively_detector
-from factories import picture
 from PIL import Image
 
 from cn2.export.agreement import MARGIN
@@ -26,6 +24,8 @@ from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.errors import PictureError
 from cn2.runtime.preprocess import place_picture
 from cn2.trainer.structures import Proposals
+from exported import Exported, lively_detector
+from factories import picture
 
 SIZES = ((48, 64), (64, 48), (50, 50), (30, 90), (96, 96))  # five aspect ratios
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cn2.runtime.canvas import CanvasRule
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cn2.runtime.canvas import CanvasRule
 
 OFFICIAL = CanvasRule(short_edge=512, long_edge=736, divisor=128)
 

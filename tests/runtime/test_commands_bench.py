@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import cn2, write_grey
-from fake_backend import FakeBackend, make_manifest
-from tiny_onnx import write_tiny_onnx
 
 from cn2.runtime.bench import (
     STAGES,
@@ -24,6 +21,9 @@ from cn2.runtime.bench import (
 from cn2.runtime.detections import Detections
 from cn2.runtime.detector import Detector, Timings
 from cn2.runtime.errors import PictureError
+from command_line import cn2, write_grey
+from fake_backend import FakeBackend, make_manifest
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 ROW_KEYS = {

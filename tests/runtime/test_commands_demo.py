@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import cn2
-from factories import coco_annotations, tiny_config, write_dataset
 
 from cn2.runtime import demo
 from cn2.runtime.pictures import open_picture
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import save_checkpoint
+from command_line import cn2
+from factories import coco_annotations, tiny_config, write_dataset
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import cn2, write_grey, write_png_of_zeros
-from fake_backend import make_manifest
 from PIL import Image
-from tiny_onnx import tiny_model, write_tiny_onnx
 
 from cn2.runtime.manifest import METADATA_KEY
 from cn2.runtime.pictures import open_picture
+from command_line import cn2, write_grey, write_png_of_zeros
+from fake_backend import make_manifest
+from tiny_onnx import tiny_model, write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 MODEL_KEYS = {

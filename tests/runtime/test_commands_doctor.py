@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import cn2
 
 from cn2.runtime import doctor, probe
+from command_line import cn2
 
 Capture = pytest.CaptureFixture[str]
 

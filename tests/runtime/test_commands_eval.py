@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Ran, cn2, write_annotations, write_grey
-from fake_backend import make_manifest
-from tiny_onnx import write_tiny_onnx
 
 from cn2.runtime import eval_command
 from cn2.runtime.errors import AnnotationError
 from cn2.runtime.eval_command import check_classes, shorten
+from command_line import Ran, cn2, write_annotations, write_grey
+from fake_backend import make_manifest
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 WHOLE = [0, 0, 96, 64]  # what the tiny model finds as class "red", category 1, in every picture

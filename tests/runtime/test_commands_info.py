@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from command_line import cn2
-from fake_backend import make_manifest
 from onnx import TensorProto, helper, numpy_helper, parser
 from safetensors.numpy import save_file
-from tiny_onnx import write_tiny_onnx
 
 from cn2.runtime import doctor
 from cn2.runtime.backends.opening import READERS
 from cn2.runtime.onnx_summary import summarize_onnx
+from command_line import cn2
+from fake_backend import make_manifest
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 

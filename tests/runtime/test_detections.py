@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cn2.runtime.detections import Detections
 from cn2.runtime.drawing import class_color
 from cn2.runtime.errors import DependencyError

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detections import Detections
@@ -15,7 +17,6 @@ from cn2.runtime.detector import Detector, Timings, to_detections
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError, PictureError
 from cn2.runtime.preprocess import PlacedPicture, place_picture
 from fake_backend import FakeBackend, make_manifest
-from PIL import Image
 
 SIZES = [(64, 96), (96, 64), (128, 192), (70, 70), (480, 640), (1, 300), (300, 1), (33, 77)]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from cn2.runtime.errors import AnnotationError, DependencyError
 from cn2.runtime.evaluation import coco_metrics, load_annotations
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import cn2
 import cn2.runtime
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("trainer", "export", "runtime", "plugins")

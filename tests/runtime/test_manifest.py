@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.errors import ModelFormatError
 from cn2.runtime.manifest import FORMAT_VERSION, METADATA_KEY, Manifest, manifest_from_metadata

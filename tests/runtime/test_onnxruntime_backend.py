@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
+
 from cn2.runtime.backends.base import Backend
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -19,7 +21,6 @@ from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detector import Detector
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError
 from fake_backend import FakeBackend, make_manifest
-from onnx import helper
 from tiny_onnx import SECOND_BOX, tiny_model, write_tiny_onnx
 
 FIXED = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="linear", fixed=(64, 96))

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cn2.runtime.errors import PictureError
 from cn2.runtime.pictures import MAX_PIXELS, open_picture
-from PIL import Image
 
 GRADIENT = np.add.outer(np.arange(6) * 40, np.arange(5) * 10).astype(np.uint8)  # (6, 5), 0..240
 COLORS = np.dstack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]])  # (6, 5, 3)

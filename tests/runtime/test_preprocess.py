@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture, stack_pictures
-from PIL import Image
 
 FIXTURES = (
     "CenterNet2_DLA-BiFPN-P3_4x",

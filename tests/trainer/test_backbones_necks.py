@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from cn2.trainer.backbones.dla import DLA34
 from cn2.trainer.backbones.nano import NanoBackbone
 from cn2.trainer.backbones.resnet import ResNet
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import BiFPN, Flavour, FusionNode, Node, plan_nodes
 from cn2.trainer.necks.fpn import FPN
-from torch import Tensor, nn
 
 
 def shapes(features: list[Tensor]) -> list[tuple[int, ...]]:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.boxes import (
     box_areas,
     box_ious,
@@ -16,7 +18,6 @@ from cn2.trainer.boxes import (
     encode_deltas,
 )
 from reference import ops_reference as reference
-from torch import Tensor
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from factories import tiny_config
 
 from cn2.runtime.errors import ModelFormatError, OutputError
 from cn2.trainer import checkpoint
@@ -24,6 +23,7 @@ from cn2.trainer.checkpoint import (
 )
 from cn2.trainer.config import config_to_dict
 from cn2.trainer.detector import TwoStageDetector
+from factories import tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import coco_annotations, write_dataset
 
 from cn2.runtime.errors import AnnotationError
 from cn2.trainer.data.coco import load_coco
+from factories import coco_annotations, write_dataset
 
 
 def load(folder: Path, annotations: dict[str, Any], ids: tuple[int, ...] | None = None) -> Any:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from cn2.trainer.config import apply_overrides, config_from_dict, config_to_dict, with_classes
 from cn2.trainer.presets import PRESETS
 from factories import tiny_config

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.build import build_detector
 from cn2.trainer.detector import Normalizer, TwoStageDetector
 from factories import picture, tiny_config
-from torch import Tensor
 
 
 def detector(seed: int = 0) -> TwoStageDetector:

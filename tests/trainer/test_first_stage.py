@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.config import ProposalFilter
 from cn2.trainer.first_stage.centernet import CenterNetFirstStage, CenterNetHead, cell_locations
 from cn2.trainer.structures import FirstStageOutput
-from torch import Tensor
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import coco_annotations, tiny_config, with_training, write_dataset
 
 from cn2.runtime.errors import PictureError
 from cn2.trainer.data.coco import CocoDataset, load_coco
@@ -18,6 +17,7 @@ from cn2.trainer.data.loader import (
     train_batches,
     validation_batches,
 )
+from factories import coco_annotations, tiny_config, with_training, write_dataset
 
 SIZES = [(64, 96), (96, 64), (50, 80), (64, 96), (10, 90)]
 BOXES = [

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.losses import (
     box_delta_loss,
     classification_loss,
@@ -19,7 +21,6 @@ from reference.losses_reference import (
     focal_loops,
     giou_loops,
 )
-from torch import Tensor
 
 NONE = torch.zeros(0, dtype=torch.int64)
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from cn2.trainer.boxes import encode_deltas
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import ModelConfig
@@ -15,7 +17,6 @@ from cn2.trainer.training_losses import DetectorLosses
 from factories import TINY_HEIGHT, TINY_WIDTH, tiny_config
 from reference.losses_reference import cross_entropy_loops, delta_loops, focal_loops, giou_loops
 from reference.targets_reference import heatmap_loops, objects_from
-from torch import Tensor, nn
 
 KEYS = {
     "heatmap_positive",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer import ops
 from reference import ops_reference as reference
-from torch import Tensor
 
 
 def random_boxes(batch: int, count: int, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from cn2.trainer.build import build_detector
 from cn2.trainer.coco_classes import COCO_CATEGORY_IDS, COCO_NAMES
 from cn2.trainer.presets import PRESETS

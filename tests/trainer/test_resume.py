@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from factories import coco_annotations, tiny_config, with_training, write_dataset
 
 import cn2.trainer.train as train_module
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_step import train_step
+from factories import coco_annotations, tiny_config, with_training, write_dataset
 
 STEPS = 4
 SAME = 1e-6  # the same arithmetic in the same order; CPU threads may sum in another one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from cn2.trainer.roi_pooling import assign_levels, pool_levels
 
 STRIDES = (8, 16, 32, 64, 128)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.boxes import clip_boxes, decode_deltas
 from cn2.trainer.build import build_second_stage
 from cn2.trainer.second_stage.cascade import CascadeRCNN
 from cn2.trainer.structures import Proposals
 from factories import tiny_config
-from torch import Tensor
 
 SIZES = torch.tensor([[60, 90], [64, 96]], dtype=torch.int32)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from cn2.trainer.structures import Proposals, Target
 from cn2.trainer.targets.cascade import (
     BACKGROUND,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from cn2.trainer.config import CenterNetConfig
 from cn2.trainer.structures import Target
 from cn2.trainer.targets.centernet import (
@@ -23,7 +25,6 @@ from reference.targets_reference import (
     positives_loops,
     regression_loops,
 )
-from torch import Tensor
 
 SIZES = ((9, 13), (5, 7), (3, 4))  # ceilings of a canvas of 72 x 104
 STRIDES = (8, 16, 32)

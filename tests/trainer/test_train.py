@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import coco_annotations, picture, tiny_config, with_training, write_dataset
 from torch import Tensor
 
 import cn2.trainer.train as train_module
@@ -26,6 +25,7 @@ from cn2.trainer.data.loader import Batch, epoch_batches
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import build_optimizer, set_rate, train_step
 from cn2.trainer.training_losses import DetectorLosses
+from factories import coco_annotations, picture, tiny_config, with_training, write_dataset
 
 BOXES = [
     [(1, [10.0, 8.0, 30.0, 20.0]), (7, [50.0, 20.0, 24.0, 40.0])],

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from factories import coco_annotations, tiny_config, write_dataset
 from rich.console import Console
 
 import cn2.trainer.train as train_module
@@ -13,6 +12,7 @@ from cn2.runtime.cli import run
 from cn2.trainer import presets
 from cn2.trainer.commands import describe, find_preset, presets_table
 from cn2.trainer.progress import Reporter, RunLog, StepMeter, clock, group_losses
+from factories import coco_annotations, tiny_config, write_dataset
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from factories import picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,6 +22,7 @@ from cn2.trainer.data.transforms import (
     resized_size,
     scale_boxes,
 )
+from factories import picture
 
 SIDE = st.integers(1, 10_000)
 
