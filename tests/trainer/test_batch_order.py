@@ -1,4 +1,4 @@
-"""The order of training pictures: every one once an epoch, shapes apart, decided by seed and epoch."""
+"""The order of training pictures: each once an epoch, shapes apart, by seed and epoch alone."""
 
 import numpy as np
 import pytest
