@@ -76,21 +76,22 @@ def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tenso
     return config, metadata, tensors
 
 
-def load_weights(model: nn.Module, path: Path) -> list[str]:
-    """Start from another checkpoint; classifiers of another class count keep their fresh values.
+def load_weights(model: nn.Module, path: Path, class_names: tuple[str, ...]) -> list[str]:
+    """Start from another checkpoint; where its classes are others, the classifiers stay fresh.
 
+    Args:
+        model: gets the weights.
+        path: of the checkpoint.
+        class_names: the model's classes, in order.
     Returns:
         The names of the tensors that were left as they are.
     Raises:
         ModelFormatError: not a checkpoint, or not of this detector.
     """
-    _, _, tensors = read_checkpoint(path)
+    config, _, tensors = read_checkpoint(path)
     own = model.state_dict()
-    fresh = [
-        name
-        for name, value in own.items()
-        if CLASSIFIER in name and name in tensors and tensors[name].shape != value.shape
-    ]
+    same = config.class_names == class_names
+    fresh = [] if same else [name for name in own if CLASSIFIER in name and name in tensors]
     _load_strictly(model, tensors | {name: own[name] for name in fresh}, path)
     return fresh
 

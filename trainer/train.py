@@ -249,9 +249,9 @@ def _resumed_state(run: _Run) -> RunState:
 
 
 def _start_from(run: _Run, weights: Path) -> None:
-    fresh = load_weights(run.model, weights)
+    fresh = load_weights(run.model, weights, run.config.class_names)
     if fresh:
-        run.reporter.say(f"{weights}: has other classes; start anew: {', '.join(fresh)}")
+        run.reporter.say(f"{weights}: has other classes; its classifiers start anew")
 
 
 @contextmanager

@@ -104,11 +104,15 @@ def test_loading_is_strict(path: Path, model: TwoStageDetector) -> None:
             load_checkpoint(path)
 
 
-def test_other_classes_leave_only_the_classifiers_fresh(path: Path) -> None:
-    config = replace(tiny_config(), class_names=("one",), category_ids=(1,))
+@pytest.mark.parametrize(
+    "names",
+    [("one",), ("box", "disc", "star")],  # another count; as many, in another order
+)
+def test_other_classes_leave_only_the_classifiers_fresh(path: Path, names: tuple[str, ...]) -> None:
+    config = replace(tiny_config(), class_names=names, category_ids=tuple(range(len(names))))
     model = build_detector(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    fresh = load_weights(model, path)
+    fresh = load_weights(model, path, names)
     assert sorted(fresh) == sorted(
         f"second_stage.stages.{k}.class_logits.{part}"
         for k in range(3)
@@ -119,12 +123,19 @@ def test_other_classes_leave_only_the_classifiers_fresh(path: Path) -> None:
         assert torch.equal(value, before[name] if name in fresh else tensors[name]), name
 
 
+def test_the_same_classes_keep_the_classifiers(path: Path, model: TwoStageDetector) -> None:
+    other = build_detector(tiny_config())
+    assert load_weights(other, path, tiny_config().class_names) == []
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
 def test_weights_of_another_detector_are_refused(path: Path) -> None:
     config = tiny_config()
     second_stage = replace(config.model.second_stage, fc_channels=(12, 16))
     other = replace(config, model=replace(config.model, second_stage=second_stage))
     with pytest.raises(ModelFormatError, match="another preset"):
-        load_weights(build_detector(other), path)
+        load_weights(build_detector(other), path, config.class_names)
 
 
 def test_a_failing_write_leaves_the_old_file(
