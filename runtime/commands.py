@@ -71,24 +71,32 @@ def detect(
     on stderr and the exit code 2; the others are searched all the same.
     """
     from .detect_command import describe_model, detect_files, results_document, results_table
-    from .sources import find_sources
+    from .sources import find_sources, result_paths
 
-    ready_file(json)
+    found, problems = find_sources(sources, skip=out)
+    ready_file(json, [model, *(source.path for source in found)])
+    targets = None
     if out is not None:
         ready_folder(out)
-    found, problems = find_sources(sources, skip=out)
+        targets = dict(zip(found, result_paths(found, out), strict=True))
     for word, reason in problems:
         _tell_error(f"{word}: {reason}")
     limits = {} if max_pixels is None else {"max_pixels": max_pixels}
     with _open(model, backend, device, threads, max_batch=batch, **limits) as detector:
         with _progress("detect", len(found)) as advance:
             done = detect_files(
-                detector, found, score_threshold=score, out=out, tell=_tell_error, advance=advance
+                detector,
+                found,
+                score_threshold=score,
+                targets=targets,
+                tell=_tell_error,
+                advance=advance,
             )
         done.failed[:0] = problems
         if json is not None:
             write_json(json, results_document(describe_model(detector, model), done))
-    typer.echo(results_table(done), err=json == "-")
+    if done.results:
+        typer.echo(results_table(done), err=json == "-")
     if done.failed:
         raise PictureError(
             f"{len(done.failed)} of {len(done.failed) + len(done.results)} sources failed, see "
@@ -110,8 +118,9 @@ def eval_(
     from .eval_command import evaluate, metrics_table
     from .evaluation import load_annotations
 
-    ready_file(json)
     truth = load_annotations(annotations)
+    pictures = (images / image["file_name"] for image in truth["images"])
+    ready_file(json, [model, annotations, *pictures])
     with (
         _open(model, backend, device, threads) as detector,
         _progress("eval", len(truth["images"])) as advance,
@@ -152,8 +161,8 @@ def bench(
     """
     from .bench import bench_tables, measure, open_contestant, plan_of
 
-    ready_file(json)
     plan = plan_of(images, _integers("batch", batch), runs, warmup)
+    ready_file(json, [*models, *plan.pictures])
     contestants = [
         open_contestant(
             str(path),
@@ -172,7 +181,7 @@ def info(model: Model, json: Json = None) -> None:
     """What a model file says of itself, its graph, and what can run it here."""
     from .info import info_text, inspect_model
 
-    ready_file(json)
+    ready_file(json, [model])
     _hand_back(inspect_model(model), info_text, json)
 
 

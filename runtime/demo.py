@@ -75,8 +75,10 @@ def run_demo(
         scored = [
             record for image, path in paths.items() for record in detector(path).to_coco(image)
         ]
-        results = _search(detector, list(paths.values()), score_threshold, timings)
-        _draw(results, out)
+        results = _search(detector, list(paths.values()), score_threshold, timings, out)
+        for result in results.results:
+            if result.drawn is not None:
+                write_picture(result.drawn, result.found.draw(result.source.path))
         document = results_document(describe_model(detector, model), results)
     write_json(str(out / "detections.json"), document)
     tell(f"{out}: {len(paths)} pictures with boxes, detections.json")
@@ -121,24 +123,26 @@ def time_pictures(detector: Detector, paths: Sequence[Path]) -> list[Timings]:
 
 
 def _search(
-    detector: Detector, paths: Sequence[Path], score_threshold: float, timings: Sequence[Timings]
+    detector: Detector,
+    paths: Sequence[Path],
+    score_threshold: float,
+    timings: Sequence[Timings],
+    out: Path,
 ) -> Results:
+    sources = [Source(path, Path(path.name)) for path in paths]
     return Results(
         results=[
             Result(
-                source=Source(path, Path(path.name)),
-                found=detector(path, score_threshold),
+                source=source,
+                found=detector(source.path, score_threshold),
                 duration_ms=one.total_ms,
+                drawn=target,
             )
-            for path, one in zip(paths, timings, strict=True)
+            for source, one, target in zip(
+                sources, timings, result_paths(sources, out), strict=True
+            )
         ]
     )
-
-
-def _draw(results: Results, out: Path) -> None:
-    targets = result_paths([result.source for result in results.results], out)
-    for result, target in zip(results.results, targets, strict=True):
-        write_picture(target, result.found.draw(result.source.path))
 
 
 def demo_text(report: DemoReport) -> str:

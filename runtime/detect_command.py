@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import Cn2Error, OutputError
 from .reports import format_number, format_table, write_whole
-from .sources import Source, result_paths
+from .sources import Source
 
 if TYPE_CHECKING:
     from .detections import Detections
@@ -25,6 +25,8 @@ class Result:
     found: Detections
     duration_ms: float
     """From file to detections; of a batch, its share."""
+    drawn: Path | None = None
+    """The picture with boxes; None: none was asked for, or it could not be written."""
 
 
 @dataclass(kw_only=True)
@@ -41,7 +43,7 @@ def detect_files(
     sources: Sequence[Source],
     *,
     score_threshold: float | None = None,
-    out: Path | None = None,
+    targets: Mapping[Source, Path] | None = None,
     tell: Callable[[str], None],
     advance: Callable[[], None] = lambda: None,
 ) -> Results:
@@ -51,7 +53,7 @@ def detect_files(
         detector: its `max_batch` is how many pictures are held and run at a time.
         sources: the pictures.
         score_threshold: keep detections above it; None: the model's own.
-        out: write pictures with boxes below this folder; None: write none.
+        targets: where to write the pictures with boxes; None: write none.
         tell: takes the one-line message of each picture that failed, as it fails.
         advance: called after each picture.
     """
@@ -61,19 +63,22 @@ def detect_files(
         done.failed.append((str(source.path), str(error)))
         tell(str(error))
 
-    targets = dict(zip(sources, result_paths(sources, out), strict=True)) if out else {}
     for chunk in _chunks(sources, detector.max_batch):
         opened = list(_open(chunk, detector.max_pixels, note))
         pictures = [pixels for _, pixels, _ in opened]
         found, timings = detector.detect_timed(pictures, score_threshold)
         for (source, pixels, decode_ms), one in zip(opened, found, strict=True):
             duration_ms = decode_ms + timings.total_ms / len(opened)
-            done.results.append(Result(source=source, found=one, duration_ms=duration_ms))
-            if out is not None:
-                try:
-                    write_picture(targets[source], one.draw(pixels))
-                except OutputError as error:
-                    note(source, error)
+            drawn = None if targets is None else targets[source]
+            try:
+                if drawn is not None:
+                    write_picture(drawn, one.draw(pixels))
+            except OutputError as error:
+                drawn = None
+                note(source, error)
+            done.results.append(
+                Result(source=source, found=one, duration_ms=duration_ms, drawn=drawn)
+            )
         for _ in chunk:
             advance()
     return done
@@ -150,10 +155,12 @@ def _image_entry(result: Result) -> dict[str, Any]:
     height, width = result.found.image_size
     found = result.found
     columns = zip(found.boxes, found.scores, found.class_ids.tolist(), found.labels, strict=True)
+    drawn = {} if result.drawn is None else {"drawn": str(result.drawn)}
     return {
         "file": str(result.source.path),
         "width": width,
         "height": height,
+        **drawn,
         "detections": [
             {
                 "box": [_shortest(side) for side in box],

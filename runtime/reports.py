@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,36 @@ def ready_folder(folder: Path) -> None:
         ) from error
 
 
-def ready_file(destination: str | None) -> None:
-    """Find out before the work, not after it, whether `write_json(destination)` can work."""
+def ready_file(destination: str | None, inputs: Iterable[Path] = ()) -> None:
+    """Find out before the work, not after it, whether `write_json(destination)` can work.
+
+    Args:
+        destination: a file, `-`, or None: nothing is to be written.
+        inputs: files that the command reads; none of them may be the destination.
+    Raises:
+        OutputError: it is a folder or one of the inputs, or its folder cannot be written.
+    """
     if destination is None or destination == "-":
         return
     path = Path(destination)
     if path.is_dir():
         raise OutputError(f"{path}: expected a file to write, got a folder; add a file's name")
-    if not _is_special(path):
-        ready_folder(Path(os.path.realpath(path)).parent)
+    if _is_special(path):
+        return
+    for file in inputs if path.exists() else ():
+        if _is_same_file(path, file):
+            raise OutputError(
+                f"{path}: expected a file to write, got one that is read ({file}); choose another"
+            )
+    ready_folder(path.parent)
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    """Whether two names, links followed, are one file; a missing one is no other's."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
 
 
 def write_json(destination: str, document: Any) -> None:
@@ -66,23 +87,26 @@ def write_json(destination: str, document: Any) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that nobody ever sees half of it; an older one is replaced.
 
+    A link is replaced too: what it points to may be anything, an original picture for one.
+
     Raises:
         OutputError: it cannot be written; then an older one is left as it was.
     """
-    target = path if _is_special(path) else Path(os.path.realpath(path))
-    part = target if _is_special(path) else target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    part = path if _is_special(path) else path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         part.write_bytes(content)
-        if part != target:
-            part.replace(target)
+        if part != path:
+            part.replace(path)
     except OSError as error:
-        if part != target:
+        if part != path:
             part.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _is_special(path: Path) -> bool:
-    """A pipe or a device: written in place, never replaced by a file."""
+    """A pipe, a device, a link such as /dev/stdout: written in place, never replaced by a file."""
+    if path.is_symlink() and path.parts[:2] in (("/", "dev"), ("/", "proc")):
+        return True
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

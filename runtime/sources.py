@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import OutputError
 from .pictures import PICTURE_SUFFIXES
 
 # What pictures with boxes are written as; the others become PNG.
@@ -34,8 +35,9 @@ def find_sources(
             left out; or a glob (`**` crosses folders), whose matches count as if typed.
         skip: a folder that holds results: not searched when it lies inside a searched folder.
     Returns:
-        The pictures, each file once, in the order of `words` and sorted by name within one, and
-        (word, reason) for every word that stands for no picture.
+        The pictures, each name once (a link and what it points to are two), in the order of
+        `words` and sorted by name within one, and (word, reason) for every word that stands for no
+        picture.
     """
     sources: dict[Path, Source] = {}
     problems: list[tuple[str, str]] = []
@@ -49,7 +51,7 @@ def find_sources(
                 kinds = ", ".join(suffix[1:] for suffix in sorted(PICTURE_SUFFIXES))
                 problems.append((str(path), f"no picture in this folder (looked for {kinds})"))
             for source in found:
-                sources.setdefault(source.path.resolve(), source)
+                sources.setdefault(source.path.parent.resolve() / source.path.name, source)
     return list(sources.values()), problems
 
 
@@ -78,18 +80,50 @@ def _walk(folder: Path, skip: Path | None) -> Iterator[Source]:
 def result_paths(sources: Sequence[Source], out: Path) -> list[Path]:
     """Where each picture with boxes goes: below `out`, under its own name.
 
-    No two results share a path, and none is a source's: a second `a.jpg` becomes `a-2.jpg`.
+    No two results share a path: a second `a.jpg` becomes `a-2.jpg`. The same sources get the same
+    paths every time, so a second run replaces the results of the first.
+
+    Raises:
+        OutputError: a folder that results go to holds a source; its pictures might be overwritten,
+            and the next run would take results for sources.
     """
-    taken = {_key(source.path.resolve()) for source in sources}
+    taken: set[str] = set()
     results = []
     for source in sources:
         name = source.name
         if name.suffix.lower() not in WRITTEN_SUFFIXES:
             name = name.with_name(name.name + ".png")
-        path = _free_path(out.resolve() / name, taken)
+        path = _free_path(out / name, taken)
         taken.add(_key(path))
-        results.append(out / path.relative_to(out.resolve()))
+        results.append(path)
+    _refuse_source_folders(sources, [out, *(path.parent for path in results)])
     return results
+
+
+def _refuse_source_folders(sources: Sequence[Source], folders: Sequence[Path]) -> None:
+    """Raise OutputError if one of the folders, under any name, holds a source or its original."""
+    held: dict[Path, Path] = {}
+    for source in sources:
+        if source.path.exists():
+            held.setdefault(source.path.parent, source.path)
+            held.setdefault(source.path.resolve().parent, source.path)
+    sources_of = {_identity(folder): path for folder, path in held.items()}
+    for folder in dict.fromkeys(folders):
+        source_path = sources_of.get(_identity(folder))
+        if source_path is not None:
+            raise OutputError(
+                f"{folder}: expected a folder for results alone, got the one that holds the source "
+                f"{source_path}; choose another"
+            )
+
+
+def _identity(folder: Path) -> tuple[int, int] | Path:
+    """Equal for two names of one folder; one that does not exist yet is only its own path."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return folder.resolve()
+    return found.st_dev, found.st_ino
 
 
 def _free_path(path: Path, taken: set[str]) -> Path:

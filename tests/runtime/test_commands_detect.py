@@ -132,15 +132,80 @@ def test_pictures_with_boxes_keep_name_and_size(
     assert open_picture(tmp_path / "o" / "x" / "a.png").shape == (50, 40, 3)
 
 
-def test_sources_survive_when_they_lie_in_the_output_folder(
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("word", ["p", "p/a.png", "p/*.png"])
+def test_the_folder_of_the_sources_is_refused_for_results(
+    word: str, model: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    folder = write_grey(tmp_path / "p" / "orig.png").parent
+    (folder / "a.png").symlink_to("orig.png")
+    write_grey(folder / "a-2.png")  # the user's own, not last time's result
+    before = contents(folder)
+    for _ in range(2):
+        ran = cn2(capfd, "detect", model, tmp_path / word, "--out", folder)
+        assert (ran.code, ran.out, ran.notes) == (2, "", [])  # the model was not even opened
+        (line,) = ran.errors
+        assert line.startswith(f"{folder}: expected a folder for results alone, got the one")
+    assert contents(folder) == before
+    assert (folder / "a.png").is_symlink()
+
+
+def test_results_replace_those_of_the_last_run_and_links(
     model: Path, tmp_path: Path, capfd: Capture
 ) -> None:
-    picture = write_grey(tmp_path / "p" / "a.png")
+    picture = write_grey(tmp_path / "p" / "ok.png", size=(64, 96))
     before = picture.read_bytes()
-    for _ in range(2):
-        assert cn2(capfd, "detect", model, picture, "--out", tmp_path / "p").code == 0
-    assert picture.read_bytes() == before
-    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["a-2.png", "a.png"]
+    out = tmp_path / "p" / "o"  # below the sources: not searched
+    out.mkdir()
+    (out / "ok.png").symlink_to(picture)
+    for _ in range(3):
+        ran = cn2(capfd, "detect", model, tmp_path / "p", "--out", out, "--json", "-")
+        assert [image["file"] for image in ran.json()["images"]] == [str(picture)]
+        assert [path.name for path in out.iterdir()] == ["ok.png"]
+        assert not (out / "ok.png").is_symlink()
+        assert picture.read_bytes() == before
+
+
+@pytest.mark.parametrize("victim", ["a.png", "b.png", "link.json", "tiny.onnx"])
+def test_json_replaces_nothing_that_is_read(
+    victim: str, model: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    for name in ("a.png", "b.png"):
+        write_grey(tmp_path / name)
+    (tmp_path / "link.json").symlink_to("b.png")
+    before = contents(tmp_path)
+    ran = cn2(capfd, "detect", model, tmp_path, "--json", tmp_path / victim)
+    assert (ran.code, ran.notes) == (2, [])
+    (line,) = ran.errors
+    assert line.startswith(f"{tmp_path / victim}: expected a file to write, got one that is read")
+    assert contents(tmp_path) == before
+
+
+def test_json_says_where_the_pictures_with_boxes_are(
+    model: Path, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_grey(Path("p/a.png"))
+    write_grey(Path("q/a.png"))
+    write_grey(Path("p/b.gif"))
+    Path("o/b.gif.png").mkdir(parents=True)  # cannot be replaced
+    ran = cn2(capfd, "detect", model, "p", "q", "--out", "o", "--json", "-")
+    drawn = {image["file"]: image.get("drawn") for image in ran.json()["images"]}
+    assert drawn == {"p/a.png": "o/a.png", "p/b.gif": None, "q/a.png": "o/a-2.png"}
+    assert [entry["file"] for entry in ran.json()["failed"]] == ["p/b.gif"]
+    found = cn2(capfd, "detect", model, "p/a.png", "--json", "-").json()
+    assert "drawn" not in found["images"][0]
+
+
+def test_when_all_sources_fail_there_is_no_table(
+    model: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    ran = cn2(capfd, "detect", model, tmp_path / "gone.png")
+    assert (ran.code, ran.out) == (2, "")
+    assert len(ran.errors) == 2
 
 
 def write_odd_pictures(folder: Path) -> dict[str, tuple[int, int]]:

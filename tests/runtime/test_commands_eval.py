@@ -175,3 +175,15 @@ def test_no_shared_id_names_both_sides() -> None:
 )
 def test_shorten(names: list[str], text: str) -> None:
     assert shorten(names) == text
+
+
+@pytest.mark.parametrize("victim", ["ann.json", "tiny.onnx", "p/b.png"])
+def test_json_replaces_nothing_that_is_read(
+    victim: str, tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture
+) -> None:
+    before = dataset[0].read_bytes()
+    ran = evaluate(capfd, tmp_path, dataset, "--json", tmp_path / victim)
+    assert (ran.code, ran.notes) == (2, [])
+    (line,) = ran.errors
+    assert line.startswith(f"{tmp_path / victim}: expected a file to write, got one that is read")
+    assert dataset[0].read_bytes() == before

@@ -51,13 +51,43 @@ def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
-    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
-    target.touch()
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    target, link, hard = tmp_path / "target", tmp_path / "link", tmp_path / "hard"
+    target.write_bytes(b"old")
     os.symlink(target, link)
-    reports.write_whole(link, b"new")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
+    os.link(target, hard)
+    for path in (link, hard):
+        reports.write_whole(path, b"new")
+        assert not path.is_symlink()
+        assert path.read_bytes() == b"new"
+    assert target.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_link_in_dev_stays(tmp_path: Path) -> None:
+    """As root, replacing /dev/stdout would work."""
+    with (tmp_path / "x").open("wb") as file:
+        link = Path(f"/dev/fd/{file.fileno()}")
+        if not link.is_symlink():
+            pytest.skip("/dev/fd holds no links here")
+        reports.ready_file(str(link))
+        reports.write_whole(link, b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+
+
+def test_an_input_is_no_destination(tmp_path: Path) -> None:
+    picture, link, hard = tmp_path / "a.jpg", tmp_path / "link.json", tmp_path / "hard.json"
+    picture.write_bytes(b"old")
+    os.symlink(picture, link)
+    os.link(picture, hard)
+    for path in (picture, link, hard, tmp_path / "." / "a.jpg"):
+        with pytest.raises(OutputError, match=r"got one that is read \(.*a\.jpg\); choose another"):
+            reports.ready_file(str(path), [tmp_path / "gone.jpg", picture])
+    reports.ready_file(str(tmp_path / "new.json"), [picture, tmp_path / "new.json"])
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cn2.runtime.errors import OutputError
 from cn2.runtime.sources import Source, find_sources, result_paths
 
 MakeFiles = Callable[..., Path]
@@ -60,14 +61,20 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(make_files: MakeFiles)
     assert names_of("a[1].jpg") == ["a[1].jpg"]
 
 
-def test_words_keep_their_order_and_no_file_comes_twice(make_files: MakeFiles) -> None:
+def test_words_keep_their_order_and_no_name_comes_twice(make_files: MakeFiles) -> None:
     make_files("p/a.jpg", "p/b.jpg", "q.jpg")
-    os.symlink("q.jpg", "same.jpg")
-    assert names_of("q.jpg", "p", "p/a.jpg", "p/*.jpg", "same.jpg", "./q.jpg") == [
+    os.symlink("p", "same")  # a folder under a second name: the same pictures
+    assert names_of("q.jpg", "p", "p/a.jpg", "p/*.jpg", "same/a.jpg", "./q.jpg") == [
         "q.jpg",
         "p/a.jpg",
         "p/b.jpg",
     ]
+
+
+def test_a_link_and_its_target_are_two_pictures(make_files: MakeFiles) -> None:
+    make_files("p/orig.jpg")
+    os.symlink("orig.jpg", "p/a.jpg")
+    assert names_of("p", "p/a.jpg") == ["p/a.jpg", "p/orig.jpg"]
 
 
 def test_a_missing_file_is_kept_for_the_reader_to_name(make_files: MakeFiles) -> None:
@@ -115,18 +122,42 @@ def test_equal_names_are_kept_apart(make_files: MakeFiles) -> None:
     ]
 
 
-def test_no_source_is_overwritten(make_files: MakeFiles) -> None:
-    make_files("p/a.jpg", "p/a-2.jpg", "p/b.png")
-    sources = named("p/a.jpg", "p/a-2.jpg", "p/b.png")
-    results = results_of(sources, "p")
-    assert results == ["p/a-3.jpg", "p/a-2-2.jpg", "p/b-2.png"]
-    assert not set(results) & {str(source.path) for source in sources}
-
-
-def test_a_linked_output_folder_is_seen_through(make_files: MakeFiles) -> None:
-    make_files("p/a.jpg")
+@pytest.mark.parametrize(
+    ("words", "out", "folder"),
+    [
+        (["p/a.jpg"], "p", "p"),
+        (["p"], "p", "p"),
+        (["p/x"], "p/x/../x", "p/x/../x"),
+        (["p/a.jpg"], "link", "link"),  # a second name of p
+        (["link/a.jpg"], "p", "p"),
+        (["linked.jpg"], "p", "p"),  # the original lies there
+        (["linked.jpg"], ".", "."),  # the link lies there
+        (["p/x", "q"], "p", "p/x"),  # q/x/c.jpg would be p/x/c.jpg
+        (["q"], "o", "o/x"),  # o/x is q/x
+    ],
+)
+def test_a_folder_of_sources_takes_no_results(
+    words: list[str], out: str, folder: str, make_files: MakeFiles
+) -> None:
+    make_files("p/a.jpg", "p/x/b.jpg", "q/x/c.jpg", "o/notes.txt")
     os.symlink("p", "link")
-    assert results_of(named("p/a.jpg"), "link") == ["link/a-2.jpg"]
+    os.symlink("p/a.jpg", "linked.jpg")
+    os.symlink("../q/x", "o/x")
+    sources, _ = find_sources(words)
+    with pytest.raises(OutputError, match="that holds the source") as caught:
+        result_paths(sources, Path(out))
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: expected a folder for results alone")
+    assert message.endswith("; choose another")
+    assert "\n" not in message
+
+
+def test_other_folders_take_results_again_and_again(make_files: MakeFiles) -> None:
+    make_files("p/a.jpg", "p/x/a.jpg", "p/out/a.jpg", "p/out/x/a.jpg")
+    for _ in range(2):  # what lies there does not change the names
+        sources, _ = find_sources(["p"], skip=Path("p/out"))
+        assert results_of(sources, "p/out") == ["p/out/a.jpg", "p/out/x/a.jpg"]
+    assert results_of(named("gone.jpg"), ".") == ["gone.jpg"]  # nothing there to lose
 
 
 @pytest.mark.parametrize(
