@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from .errors import AnnotationError
+
+LARGEST_PX = 1e7  # no side or place of a box is beyond it; float32 still tells pixels apart there
 
 
 def load_annotations(path: str | Path) -> dict[str, Any]:
@@ -17,12 +18,13 @@ def load_annotations(path: str | Path) -> dict[str, Any]:
     Args:
         path: a JSON file with the lists `images`, `annotations` and `categories`.
     Returns:
-        The file's dict. Each annotation has `iscrowd` and `area` (filled in where the file has
-        none: 0, and the box's area). `bbox` is [x, y, width, height], pixels; it may lie outside
-        its picture and may be empty.
+        The file's dict. Each annotation has `iscrowd` (0 or 1) and `area` (a number >= 0), filled
+        in where the file has none: 0, and the box's area. `bbox` is [x, y, width, height], pixels;
+        it may lie outside its picture and may be empty.
     Raises:
         AnnotationError: no such file, not JSON, a key is missing, an id is repeated or unknown, a
-            box is not four finite numbers. The message names the file and the id.
+            box is not four numbers up to LARGEST_PX, `iscrowd` or `area` is of another kind. The
+            message names the file and the id.
     """
     path = Path(path)
     values = _read_json(path)
@@ -84,18 +86,28 @@ def _complete_annotation(
     box = annotation.get("bbox")
     if not _is_box(box):
         raise AnnotationError(
-            f"{name}: expected 'bbox' as [x, y, width >= 0, height >= 0] in pixels, got {box}"
+            f"{name}: expected 'bbox' as [x, y, width >= 0, height >= 0] in pixels, none beyond "
+            f"{LARGEST_PX:g}, got {box!r:.80}"
         )
-    annotation.setdefault("iscrowd", 0)
-    annotation.setdefault("area", box[2] * box[3])
+    crowd = annotation.setdefault("iscrowd", 0)
+    if type(crowd) not in (int, bool) or crowd not in (0, 1):
+        raise AnnotationError(f"{name}: expected 'iscrowd' as 0 or 1, got {crowd!r:.80}")
+    annotation["iscrowd"] = int(crowd)
+    area = annotation.setdefault("area", box[2] * box[3])
+    if not _is_between(area, 0, LARGEST_PX**2):
+        raise AnnotationError(f"{name}: expected 'area' as a number >= 0, got {area!r:.80}")
 
 
 def _is_box(box: Any) -> TypeGuard[list[float]]:
     if not isinstance(box, list) or len(box) != 4:
         return False
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in box):
-        return False
-    return bool(box[2] >= 0 and box[3] >= 0)
+    lowest = (-LARGEST_PX, -LARGEST_PX, 0, 0)
+    return all(_is_between(v, low, LARGEST_PX) for v, low in zip(box, lowest, strict=True))
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    """Whether it is a number of JSON's (not NaN, no true or false) in the range."""
+    return type(value) in (int, float) and low <= value <= high
 
 
 def _shorten(values: Iterable[int], limit: int = 8) -> str:

@@ -5,6 +5,7 @@ The counting is faster-coco-eval's; tests hold it equal to pycocotools on all tw
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def coco_metrics(
     Raises:
         AnnotationError: a result names a picture that is not there, lacks a key, or no result has a
             category of the annotations.
+        ValueError: a result's bbox is not four finite numbers, or its score not one.
         DependencyError: faster-coco-eval is not installed.
     """
     if not isinstance(annotations, dict):
@@ -75,11 +77,30 @@ def _check_results(
             raise AnnotationError(
                 f"result {position}: image_id {result['image_id']} is not in the annotations"
             )
+        if not _are_numbers(result["bbox"], 4):
+            raise ValueError(
+                f"result {position}: expected bbox as the 4 numbers [x, y, width, height], "
+                f"got {result['bbox']!r:.80}"
+            )
+        if not _are_numbers([result["score"]], 1):
+            raise ValueError(
+                f"result {position}: expected score as a number, got {result['score']!r:.80}"
+            )
     if results and not any(result["category_id"] in categories for result in results):
         raise AnnotationError(
             f"results: expected category ids of the annotations, got none of them "
             f"(first: {results[0]['category_id']}); was the model trained on other classes?"
         )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether it is a list of so many finite numbers, Python's or numpy's."""
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
+        return False
+    return all(
+        isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
+        for value in values
+    )
 
 
 def _accumulate(
@@ -115,7 +136,10 @@ def _accumulate(
     )
     found = truth.loadRes(
         [
-            {key: result[key] for key in ("image_id", "category_id", "bbox", "score")}
+            {
+                **{key: result[key] for key in ("image_id", "category_id", "score")},
+                "bbox": [float(side) for side in result["bbox"]],  # it takes lists alone
+            }
             for result in results
             if result["image_id"] in scored
         ]

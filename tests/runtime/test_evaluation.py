@@ -218,6 +218,29 @@ def test_wrong_results_are_refused(result: dict[str, Any], message: str) -> None
         coco_metrics(random_annotations(1), [result])
 
 
+@pytest.mark.parametrize(
+    "bbox", [[1, 2, 3], [1, 2, 3, 4, 5], None, "1234", ["1", "2", "3", "4"], [1, 2, np.nan, 4], 4.0]
+)
+def test_a_result_needs_a_box_of_four_numbers(bbox: Any) -> None:
+    wrong = {**RESULT, "bbox": bbox}
+    with pytest.raises(ValueError, match=r"result 1: expected bbox as the 4 numbers .x, y,.*, got"):
+        coco_metrics(random_annotations(1), [RESULT, wrong])
+
+
+@pytest.mark.parametrize("score", ["0.5", None, np.nan, np.inf, [0.5]])
+def test_a_result_needs_a_score(score: Any) -> None:
+    with pytest.raises(ValueError, match="result 0: expected score as a number, got"):
+        coco_metrics(random_annotations(1), [{**RESULT, "score": score}])
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    annotations, box = random_annotations(1), np.array([0, 0, 1, 1], np.float32)
+    plain = coco_metrics(annotations, [RESULT])
+    for bbox in (list(box), tuple(box.astype(int)), box.tolist()):
+        result = {**RESULT, "bbox": bbox, "score": np.float32(0.5)}
+        assert coco_metrics(annotations, [result]) == plain
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="max_detections: expected at least 1, got 0"):
         coco_metrics(random_annotations(1), [], max_detections=0)
@@ -248,6 +271,14 @@ def test_missing_area_and_crowd_flag_are_filled_in(tmp_path: Path) -> None:
     assert annotation["iscrowd"] == 0
 
 
+@pytest.mark.parametrize(("crowd", "number"), [(False, 0), (True, 1), (0, 0), (1, 1)])
+def test_crowd_flags_become_numbers(crowd: int, number: int, tmp_path: Path) -> None:
+    path = annotation_file(tmp_path / "a.json", annotations=annotation(iscrowd=crowd, area=0))
+    (found,) = load_annotations(path)["annotations"]
+    assert type(found["iscrowd"]) is int
+    assert (found["iscrowd"], found["area"]) == (number, 0)
+
+
 def annotation(**changes: Any) -> list[dict[str, Any]]:
     return [{"id": 9, "image_id": 1, "category_id": 4, "bbox": [1, 2, 3, 4], **changes}]
 
@@ -268,6 +299,19 @@ def annotation(**changes: Any) -> list[dict[str, Any]]:
         ({"annotations": annotation(bbox=[1, 2, 3])}, r"annotation 9: .*got \[1, 2, 3\]"),
         ({"annotations": annotation(bbox=[1, 2, -3, 4])}, "annotation 9: .*width >= 0"),
         ({"annotations": annotation(bbox=[1, 2, float("nan"), 4])}, "annotation 9: .*nan"),
+        ({"annotations": annotation(bbox=[1, 2, True, 4])}, "annotation 9: .*True"),
+        ({"annotations": annotation(bbox=[1e300, 2, 3, 4])}, r"annotation 9: .*got \[1e\+300"),
+        ({"annotations": annotation(bbox=[-1.1e7, 2, 3, 4])}, "annotation 9: .*none beyond 1e.07"),
+        ({"annotations": annotation(bbox=[1, 2, 10**400, 4])}, "annotation 9: .*none beyond"),
+        ({"annotations": annotation(iscrowd=None)}, "9: expected 'iscrowd' as 0 or 1, got None"),
+        ({"annotations": annotation(iscrowd="0")}, "9: expected 'iscrowd' as 0 or 1, got '0'"),
+        ({"annotations": annotation(iscrowd=2)}, "9: expected 'iscrowd' as 0 or 1, got 2"),
+        ({"annotations": annotation(iscrowd=0.0)}, "9: expected 'iscrowd' as 0 or 1, got 0.0"),
+        ({"annotations": annotation(area=-1)}, "9: expected 'area' as a number >= 0, got -1"),
+        ({"annotations": annotation(area="12")}, "9: expected 'area' as a number >= 0, got '12'"),
+        ({"annotations": annotation(area=None)}, "9: expected 'area' as a number >= 0, got None"),
+        ({"annotations": annotation(area=float("inf"))}, "9: expected 'area' .*got inf"),
+        ({"annotations": annotation(area=10**400)}, "9: expected 'area' .*got 1000"),
     ],
 )
 def test_broken_annotations_name_file_and_id(
