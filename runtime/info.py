@@ -8,9 +8,9 @@ import textwrap
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from .backends.onnx_header import read_metadata
+from .backends.onnx_header import TornError, read_metadata
 from .doctor import backends_for, backends_text
 from .errors import ModelFormatError
 from .manifest import manifest_from_metadata
@@ -19,6 +19,7 @@ from .reports import TEXT_WIDTH
 
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
 CLASSES_SHOWN = 12
+CHECKPOINT_VERSION = 1  # newest format of a checkpoint that this package reads
 CHECKPOINT_KEYS = ("format_version", "license", "provenance")  # in the metadata, after "cn2."
 
 
@@ -46,25 +47,60 @@ def inspect_model(path: Path) -> dict[str, Any]:
 
 def _inspect_onnx(path: Path) -> dict[str, Any]:
     manifest = manifest_from_metadata(read_metadata(path), str(path))
-    return {"manifest": asdict(manifest), "graph": asdict(summarize_onnx(path))}
+    try:
+        graph = summarize_onnx(path)
+    except (TornError, ValueError, StopIteration) as error:
+        raise ModelFormatError(f"{path}: its graph cannot be read ({error})") from error
+    return {"manifest": asdict(manifest), "graph": asdict(graph)}
 
 
 def _inspect_checkpoint(path: Path) -> dict[str, Any]:
     header = read_safetensors_header(path)
     metadata = header.pop("__metadata__", {})
-    if "cn2.config" not in metadata:
-        raise ModelFormatError(
-            f"{path}: expected a cn2 checkpoint, found no cn2.config in its metadata; "
-            f"was it written by cn2 train?"
-        )
+    config = _read_config(metadata, path)
     types = Counter(tensor["dtype"] for tensor in header.values())
     return {
         "checkpoint": {key: metadata.get(f"cn2.{key}", "") for key in CHECKPOINT_KEYS},
-        "config": json.loads(metadata["cn2.config"]),
+        "config": config,
         "tensors": len(header),
         "parameters": sum(math.prod(tensor["shape"]) for tensor in header.values()),
         "types": dict(types.most_common()),
     }
+
+
+def _read_config(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """The config of a checkpoint that this package can load, as far as `cn2 info` looks into it."""
+    version = metadata.get("cn2.format_version", "")
+    if "cn2.config" not in metadata or not version.isdecimal():
+        raise ModelFormatError(
+            f"{path}: expected a cn2 checkpoint, found no cn2.config in its metadata; "
+            f"was it written by cn2 train?"
+        )
+    if int(version) > CHECKPOINT_VERSION:
+        raise ModelFormatError(
+            f"{path}: format version {version}, this package reads up to {CHECKPOINT_VERSION}; "
+            f"update cn2"
+        )
+    try:
+        config = json.loads(metadata["cn2.config"])
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{path}: its config cannot be read: {error}") from error
+    if not _is_config(config):
+        raise ModelFormatError(
+            f"{path}: its config cannot be read: expected an object with class_names and input, "
+            f"got {config!r:.80}"
+        )
+    return config
+
+
+def _is_config(config: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether `_checkpoint_facts` can read it."""
+    if not isinstance(config, dict) or not isinstance(config.get("input", {}), dict):
+        return False
+    names, fixed = config.get("class_names", []), config.get("input", {}).get("fixed")
+    if fixed is not None and not (_are_counts(fixed) and len(fixed) == 2):
+        return False
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def read_safetensors_header(path: Path) -> dict[str, Any]:
@@ -82,9 +118,31 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
         raise ModelFormatError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not _is_whole(header, path.stat().st_size - 8 - length):
         raise ModelFormatError(f"{path}: expected a safetensors file, got another or a torn one")
     return header
+
+
+def _is_whole(header: dict[str, Any], size: int) -> bool:
+    """Whether a header is of the format's form, and its tensors fill `size` bytes."""
+    tensors = dict(header)
+    metadata = tensors.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        return False
+    if not all(_is_tensor(tensor) for tensor in tensors.values()):
+        return False
+    return size == max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+
+
+def _is_tensor(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    return _are_counts(shape) and _are_counts(offsets) and len(offsets) == 2
+
+
+def _are_counts(values: Any) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def info_text(report: dict[str, Any]) -> str:

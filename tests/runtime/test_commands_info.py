@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 from safetensors.numpy import save_file
 
-from cn2.runtime import doctor
+from cn2.runtime import doctor, info
 from cn2.runtime.backends.opening import READERS
 from cn2.runtime.onnx_summary import summarize_onnx
 from command_line import cn2
@@ -127,7 +128,11 @@ def test_a_fixed_canvas_is_said(tmp_path: Path, capfd: Capture) -> None:
 
 def write_checkpoint(path: Path, metadata: dict[str, str] | None = None) -> Path:
     config: dict[str, Any] = {"preset": "tiny", "class_names": ["disc"], "input": {"divisor": 32}}
-    usual = {"cn2.config": json.dumps(config), "cn2.license": "CC0-1.0"}
+    usual = {
+        "cn2.config": json.dumps(config),
+        "cn2.format_version": "1",
+        "cn2.license": "CC0-1.0",
+    }
     tensors = {"a": np.zeros((3, 4), np.float32), "b": np.zeros((), np.int64)}
     save_file(tensors, path, usual if metadata is None else metadata)
     return path
@@ -145,6 +150,15 @@ def test_a_checkpoint_needs_no_torch(tmp_path: Path, capfd: Capture) -> None:
     assert "CC0-1.0" in out
 
 
+TENSOR = {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}
+
+
+def headed(header: dict[str, Any]) -> bytes:
+    """A safetensors file of four bytes of data."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(4)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -153,14 +167,66 @@ def test_a_checkpoint_needs_no_torch(tmp_path: Path, capfd: Capture) -> None:
         ((5).to_bytes(8, "little") + b"{}", "expected a safetensors file"),  # torn
         ((2).to_bytes(8, "little") + b"[]", "expected a safetensors file"),
         ((2).to_bytes(8, "little") + b"{}", "found no cn2.config in its metadata"),
+        ((2).to_bytes(8, "little") + b"{}more", "expected a safetensors file"),
+        (headed({"a": {"dtype": "F32", "data_offsets": [0, 4]}}), "expected a safetensors file"),
+        (headed({"a": {**TENSOR, "shape": ["4"]}}), "expected a safetensors file"),
+        (headed({"a": {**TENSOR, "shape": None}}), "expected a safetensors file"),
+        (headed({"a": {**TENSOR, "dtype": 1}}), "expected a safetensors file"),
+        (headed({"a": {**TENSOR, "data_offsets": [0]}}), "expected a safetensors file"),
+        (headed({"a": {**TENSOR, "data_offsets": [0, 8]}}), "expected a safetensors file"),  # torn
+        (headed({"a": []}), "expected a safetensors file"),
+        (headed({"__metadata__": []}), "expected a safetensors file"),
+        (headed({"__metadata__": {"cn2.config": {}}}), "expected a safetensors file"),
     ],
 )
 def test_bad_checkpoints(content: bytes, message: str, tmp_path: Path, capfd: Capture) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     ran = cn2(capfd, "info", path)
-    assert ran.code == 2
-    assert message in ran.errors[0]
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.errors
+    assert line.startswith(f"{path}: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cn2.config": "{"}, "its config cannot be read: Expecting"),
+        ({"cn2.config": "[" * 100_000}, "its config cannot be read"),
+        ({"cn2.config": "[]"}, "its config cannot be read: expected an object .*got \\[\\]"),
+        ({"cn2.config": '{"class_names": 5}'}, "its config cannot be read: expected an object"),
+        ({"cn2.config": '{"class_names": [5]}'}, "its config cannot be read: expected an object"),
+        ({"cn2.config": '{"input": {"fixed": 5}}'}, "its config cannot be read: expected an"),
+        ({"cn2.config": '{"input": []}'}, "its config cannot be read: expected an object"),
+        ({"cn2.format_version": "2"}, "format version 2, this package reads up to 1; update cn2"),
+        ({"cn2.format_version": "two"}, "expected a cn2 checkpoint"),
+    ],
+)
+def test_what_loading_refuses_info_refuses(
+    changes: dict[str, str], message: str, tmp_path: Path, capfd: Capture
+) -> None:
+    usual = {"cn2.config": "{}", "cn2.format_version": "1"}
+    path = write_checkpoint(tmp_path / "a.safetensors", {**usual, **changes})
+    ran = cn2(capfd, "info", path)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.errors
+    assert re.match(f"{path}: {message}", line)
+
+
+def test_checkpoint_version_is_the_trainers() -> None:
+    from cn2.trainer.checkpoint import FORMAT_VERSION
+
+    assert info.CHECKPOINT_VERSION == FORMAT_VERSION
+
+
+def test_a_graph_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: Capture) -> None:
+    path = write_tiny_onnx(tmp_path / "a.onnx")
+    path.write_bytes(path.read_bytes().replace(b"ReduceMean", b"Reduce\xff\xfe\xff\xfe"))
+    ran = cn2(capfd, "info", path)
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.errors
+    assert line.startswith(f"{path}: its graph cannot be read (")
 
 
 def test_doctor_knows_every_kind_of_model_file() -> None:
