@@ -121,6 +121,8 @@ class Detector:
             PictureError: a file cannot be read.
             ValueError: an array is not (H, W, 3) uint8, or the threshold is below the model's
                 lowest or above 1.
+            TypeError: neither picture nor list of pictures; a threshold that is no number.
+            InferenceError: the backend's library failed, for want of memory for one.
         """
         if isinstance(pictures, (list, tuple)):
             return self.detect_timed(pictures, score_threshold)[0]

@@ -4,6 +4,7 @@ Exception
 └── Cn2Error                       each message is one line: expected, got, what to do
     ├── ModelFormatError           the model file is torn, not ours, or newer than this package
     ├── BackendUnavailableError    the library or device that was asked for is not here
+    ├── InferenceError             the library failed while it ran the model
     ├── PictureError               a picture cannot be read, or is refused before decoding
     ├── AnnotationError            a COCO annotation or result file breaks the format
     ├── DependencyError            an optional package is not installed
@@ -25,6 +26,10 @@ class ModelFormatError(Cn2Error):
 
 class BackendUnavailableError(Cn2Error):
     """The library or device that was asked for is not here."""
+
+
+class InferenceError(Cn2Error):
+    """The library failed while it ran the model; the message names the file and what it said."""
 
 
 class PictureError(Cn2Error):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ModelFormatError
 from ..manifest import Manifest
 
 
@@ -82,9 +83,39 @@ def check_inputs(
         )
 
 
+def check_outputs(manifest: Manifest, raw: RawDetections, batch: int, source: str) -> None:
+    """Raise ModelFormatError, naming `source`, unless the arrays are what a graph must return."""
+    rows = raw.scores.shape[-1] if raw.scores.ndim else 0
+    wanted = ((batch,), (batch, rows, 4), (batch, rows), (batch, rows))
+    shapes = tuple(array.shape for array in raw)
+    if shapes != wanted:
+        raise ModelFormatError(
+            f"{source}: expected {', '.join(raw._fields)} of shapes {wanted}, got {shapes}; "
+            f"export the model again"
+        )
+    for name, array, limit in (
+        ("num_detections", raw.num_detections, rows + 1),
+        ("classes", raw.classes, len(manifest.class_names)),
+    ):
+        if array.size and not (array.min() >= 0 and array.max() < limit):
+            raise ModelFormatError(
+                f"{source}: expected {name} from 0 to {limit - 1}, got {array.min()} to "
+                f"{array.max()}; export the model again"
+            )
+
+
 def check_score_threshold(manifest: Manifest, score_threshold: float | None) -> None:
-    """Raise ValueError unless the model can be run at this threshold (None: its own)."""
+    """Raise ValueError, or TypeError, unless the model can be run at this threshold.
+
+    None is the model's own.
+    """
     lowest = manifest.lowest_score_threshold
+    numbers = (int, float, np.integer, np.floating)
+    if score_threshold is not None and not isinstance(score_threshold, numbers):
+        raise TypeError(
+            f"score_threshold: expected a number or None, got {type(score_threshold).__name__} "
+            f"{score_threshold!r:.80}"
+        )
     if score_threshold is not None and not lowest <= score_threshold <= 1:
         raise ValueError(
             f"score_threshold: expected {lowest:g} (the lowest of this model) to 1, "

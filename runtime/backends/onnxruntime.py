@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendUnavailableError, ModelFormatError
+from ..errors import BackendUnavailableError, InferenceError, ModelFormatError
 from ..manifest import Manifest, manifest_from_metadata
-from .base import RawDetections, check_inputs, check_score_threshold
+from .base import RawDetections, check_inputs, check_outputs, check_score_threshold
 from .onnx_header import read_metadata
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST_REASON = 300  # characters of what ONNX Runtime says; it may say pages
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 INPUTS = {"images": ("tensor(uint8)", 4), "image_sizes": ("tensor(int32)", 2)}  # type, dimensions
 OUTPUTS = {
@@ -37,10 +38,15 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, session: InferenceSession, manifest: Manifest, device: str) -> None:
+    def __init__(
+        self, session: InferenceSession, manifest: Manifest, device: str, path: Path
+    ) -> None:
         self.manifest = manifest
         self.device = device
+        self._path = path
         self._session: InferenceSession | None = session
+        self._run_options = _import_onnxruntime().RunOptions()
+        self._run_options.log_severity_level = 4  # what fails is raised; not logged as well
         optional = {value.name for value in session.get_overridable_initializers()}
         self._takes_threshold = "score_threshold" in optional
 
@@ -73,7 +79,7 @@ class OnnxRuntimeBackend:
         _check_graph(session, manifest, path)
         where = "cpu" if used == CPU else f"cuda:{_cuda_number(device)}"
         logger.info("%s: onnxruntime on %s", path, where)
-        return cls(session, manifest, where)
+        return cls(session, manifest, where, path)
 
     def infer(
         self,
@@ -81,7 +87,12 @@ class OnnxRuntimeBackend:
         image_sizes: npt.NDArray[np.int32],
         score_threshold: float | None = None,
     ) -> RawDetections:
-        """Run the graph; see `Backend.infer`."""
+        """Run the graph; see `Backend.infer`.
+
+        Raises:
+            InferenceError: ONNX Runtime failed.
+            ModelFormatError: what came out is not what the manifest says.
+        """
         session = self._session
         if session is None:
             raise ValueError("this detector is closed; open the model again")
@@ -90,7 +101,16 @@ class OnnxRuntimeBackend:
         feeds: dict[str, npt.NDArray[Any]] = {"images": images, "image_sizes": image_sizes}
         if score_threshold is not None and self._takes_threshold:
             feeds["score_threshold"] = np.array(score_threshold, dtype=np.float32)
-        return RawDetections(*session.run(list(OUTPUTS), feeds))
+        try:
+            outputs = session.run(list(OUTPUTS), feeds, self._run_options)
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise InferenceError(
+                f"{self._path}: ONNX Runtime failed on images of {images.shape} on {self.device} "
+                f"({_shorten(error)})"
+            ) from error
+        raw = RawDetections(*outputs)
+        check_outputs(self.manifest, raw, len(images), str(self._path))
+        return raw
 
     def close(self) -> None:
         """Give the session's memory back."""
@@ -154,11 +174,16 @@ def _open_session(path: Path, providers: list[Any], threads: int | None) -> Infe
     try:
         session: InferenceSession = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        reason = " ".join(str(error).split())
         raise ModelFormatError(
-            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({reason})"
+            f"{path}: ONNX Runtime {ort.__version__} cannot load it ({_shorten(error)})"
         ) from error
     return session
+
+
+def _shorten(error: Exception) -> str:
+    """What ONNX Runtime said, on one line of bounded length."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
 
 
 def _check_graph(session: InferenceSession, manifest: Manifest, path: Path) -> None:

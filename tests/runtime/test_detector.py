@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,14 @@ def test_score_threshold() -> None:
     assert detector(picture, score_threshold=0.8).labels == ["red"]
     assert detector([picture], 0.99)[0].labels == []
     assert detector(picture, score_threshold=0.01).labels == ["red", "green"]
+
+
+@pytest.mark.parametrize("threshold", ["0.3", [0.3], 1j])
+def test_thresholds_are_numbers(threshold: Any) -> None:
+    detector = Detector(FakeBackend())
+    with pytest.raises(TypeError, match="score_threshold: expected a number or None, got "):
+        detector(np.zeros((4, 4, 3), np.uint8), threshold)
+    assert len(detector(np.zeros((4, 4, 3), np.uint8), np.float32(0.5))) == 0
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.009, 1.01, -1, float("nan")])

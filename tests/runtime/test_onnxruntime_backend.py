@@ -8,18 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from cn2.runtime.backends.base import Backend
+from cn2.runtime.backends.base import Backend, RawDetections, check_outputs
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detector import Detector
-from cn2.runtime.errors import BackendUnavailableError, ModelFormatError
+from cn2.runtime.errors import BackendUnavailableError, InferenceError, ModelFormatError
+from command_line import cn2, write_grey
 from fake_backend import FakeBackend, make_manifest
 from tiny_onnx import SECOND_BOX, tiny_model, write_tiny_onnx
 
@@ -321,6 +323,72 @@ def test_wrong_options(tmp_path: Path) -> None:
         Detector.open(path, threads=0)
     with pytest.raises(TypeError, match="colour"):
         Detector.open(path, colour="red")
+
+
+def breaking_model(path: Path) -> Path:
+    """A file that opens, and fails in every run: one node reads past the end of its input."""
+    model = tiny_model(make_manifest())
+    broken = numpy_helper.from_array(np.array([1, 9], np.int64), "height_width")
+    for constant in model.graph.initializer:
+        if constant.name == broken.name:
+            constant.CopyFrom(broken)
+    helper.set_model_props(model, make_manifest().metadata())
+    onnx.save(model, path)
+    return path
+
+
+def test_a_failing_run_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = breaking_model(tmp_path / "m.onnx")
+    detector = Detector.open(path, device="cpu")
+    with pytest.raises(InferenceError) as caught:
+        detector(np.zeros((64, 96, 3), np.uint8))
+    message = str(caught.value)
+    start = f"{path}: ONNX Runtime failed on images of (1, 64, 96, 3) on cpu ("
+    assert message.startswith(start)
+    assert "indices element out of data bounds" in message
+    assert "\n" not in message
+    assert len(message) < len(start) + 310
+    assert capfd.readouterr() == ("", "")  # not logged by ONNX Runtime as well
+
+
+def test_a_failing_run_on_the_command_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = breaking_model(tmp_path / "m.onnx")
+    ran = cn2(capfd, "detect", path, write_grey(tmp_path / "a.png"))
+    assert (ran.code, ran.out) == (2, "")
+    (line,) = ran.errors
+    assert line.startswith(f"{path}: ONNX Runtime failed")
+    assert ran.notes == [f"cn2: {path}: onnxruntime on cpu"]
+
+
+WHOLE_OUTPUT = {
+    "num_detections": np.array([1], np.int32),
+    "boxes": np.zeros((1, 2, 4), np.float32),
+    "scores": np.zeros((1, 2), np.float32),
+    "classes": np.zeros((1, 2), np.int32),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": np.zeros((1, 2, 5), np.float32)}, r".*of shapes .*, got .*\(1, 2, 5\)"),
+        ({"scores": np.zeros((1, 3), np.float32)}, r".*of shapes .*, got "),
+        ({"scores": np.float32(0)}, r".*of shapes .*, got "),
+        ({"num_detections": np.zeros(2, np.int32)}, r".*of shapes .*, got \(\(2,\)"),
+        ({"num_detections": np.array([3], np.int32)}, "num_detections from 0 to 2, got 3 to 3"),
+        ({"num_detections": np.array([-1], np.int32)}, "num_detections from 0 to 2, got -1 to -1"),
+        ({"classes": np.array([[0, 3]], np.int32)}, "classes from 0 to 2, got 0 to 3"),
+        ({"classes": np.array([[-1, 0]], np.int32)}, "classes from 0 to 2, got -1 to 0"),
+    ],
+)
+def test_outputs_are_held_to_the_manifest(changes: dict[str, Any], message: str) -> None:
+    manifest = make_manifest()
+    check_outputs(manifest, RawDetections(**WHOLE_OUTPUT), 1, "m.onnx")
+    with pytest.raises(ModelFormatError, match=rf"^m\.onnx: expected {message}") as caught:
+        check_outputs(manifest, RawDetections(**{**WHOLE_OUTPUT, **changes}), 1, "m.onnx")
+    assert "\n" not in str(caught.value)
 
 
 def fake_onnxruntime(available: list[str], used: list[str]) -> SimpleNamespace:
