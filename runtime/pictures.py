@@ -5,6 +5,11 @@ What becomes RGB, and how: EXIF rotation is applied; of several frames the first
 repeated; of 16 bits the upper 8 are kept; transparency is dropped, not blended, as in the official
 code; palettes and CMYK are converted by Pillow. Plain JPEGs are decoded by OpenCV, which is up to
 twice as fast and gives the same pixels as Pillow (both are libjpeg-turbo; a test compares).
+
+A JPEG whose data end early or are damaged, but whose end marker is there, is decoded as far as it
+goes, by OpenCV as by Pillow. Neither library hands on that libjpeg noticed; its own line on stderr
+("Corrupt JPEG data: …") is left there, as it is all that tells. Catching it would mean to redirect
+stderr of the whole process, other threads included.
 """
 
 from __future__ import annotations
@@ -87,7 +92,8 @@ def _read(stream: BinaryIO, path: Path, max_pixels: int) -> Pixels:
     if width * height > max_pixels:
         raise PictureError(
             f"{path}: expected at most {max_pixels / 1e6:g} megapixels, got {width}x{height} "
-            f"= {width * height / 1e6:g}; raise max_pixels if the file is to be trusted"
+            f"= {width * height / 1e6:g}; raise max_pixels (cn2 detect: --max-pixels) if the file "
+            f"is to be trusted"
         )
     try:
         pixels = _decode(image, stream)

@@ -303,6 +303,7 @@ def test_the_size_limit_is_an_option(model: Path, tmp_path: Path, capfd: Capture
     ran = cn2(capfd, "detect", model, picture, "--max-pixels", "3071")
     assert ran.code == 2
     assert "expected at most 0.003071 megapixels, got 64x48" in ran.errors[0]
+    assert "--max-pixels" in ran.errors[0]
 
 
 def test_no_source_at_all_still_writes_the_json(

@@ -231,3 +231,21 @@ def test_a_graph_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: Capture)
 
 def test_doctor_knows_every_kind_of_model_file() -> None:
     assert {row[2] for row in doctor.BACKENDS} == set(READERS)
+
+
+def test_json_makes_its_folders(tmp_path: Path, capfd: Capture) -> None:
+    path = write_tiny_onnx(tmp_path / "a.onnx")
+    target = tmp_path / "new" / "er" / "info.json"
+    assert cn2(capfd, "info", path, "--json", target).code == 0
+    assert json.loads(target.read_text())["file"] == str(path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_json_does_not_replace_the_model(suffix: str, tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_tiny_onnx(path) if suffix == ".onnx" else write_checkpoint(path)
+    before = path.read_bytes()
+    ran = cn2(capfd, "info", path, "--json", path)
+    assert ran.code == 2
+    assert "got one that is read" in ran.errors[0]
+    assert path.read_bytes() == before

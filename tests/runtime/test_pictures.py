@@ -249,6 +249,19 @@ def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_half_jpeg_with_an_end_marker_is_decoded_as_pillow_does(
+    progressive: bool, tmp_path: Path
+) -> None:
+    """Neither library tells that data are missing; see the module's docstring."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.jpg", Image.fromarray(noise), progressive=progressive)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(open_picture(path), np.asarray(image))
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"none.jpg: cannot be read \(No such file"):
         open_picture(tmp_path / "none.jpg")

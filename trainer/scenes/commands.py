@@ -21,7 +21,7 @@ def scenes(
 
     from .write import write_scenes
 
-    console = Console()
+    console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("scenes", total=count)
         path = write_scenes(
@@ -32,7 +32,7 @@ def scenes(
             processes=processes,
             report=lambda done: progress.update(task, completed=done),
         )
-    console.print(f"{count} pictures, {path}", soft_wrap=True)
+    typer.echo(f"{count} pictures, {path}")
 
 
 def register(app: typer.Typer) -> None:
