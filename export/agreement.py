@@ -19,7 +19,9 @@ Floats = npt.NDArray[np.floating]
 BOX_TOLERANCE_PX = 0.05
 SCORE_TOLERANCE = 1e-4
 MARGIN = 1e-4  # a decision is open where score, IoU or cut is this close to its threshold
-SAME_IOU = 0.9  # two detections of a class that overlap this much are taken for one object
+# Two detections of a class are taken for one object if they overlap so much, or, as boxes without
+# area overlap nothing, if they are so close.
+SAME_IOU, SAME_PX, SAME_SCORE = 0.9, 1.0, 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,13 @@ class OpenProposals:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Where the second stage decides."""
+    """Where the second stage decides, and how far two runs may be apart."""
 
     score: float
     nms_iou: float
     detections: int  # most per picture
+    box_limit_px: float = BOX_TOLERANCE_PX
+    score_limit: float = SCORE_TOLERANCE
 
 
 @dataclass(kw_only=True)
@@ -73,9 +77,8 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether boxes and scores are within tolerance and no difference is unexplained."""
-        within = self.box_px <= BOX_TOLERANCE_PX and self.score <= SCORE_TOLERANCE
-        return within and not self.unexplained
+        """Whether every difference is within its limit or excused."""
+        return not self.unexplained
 
 
 def compare(
@@ -115,7 +118,16 @@ def compare(
             result.excused[leftover.reason] += 1
         else:
             result.unexplained.append(str(leftover))
+    result.unexplained += _beyond("box", result.box_px, thresholds.box_limit_px)
+    result.unexplained += _beyond("score", result.score, thresholds.score_limit)
     return result
+
+
+def _beyond(what: str, difference: float, limit: float) -> list[str]:
+    """A line if the difference is beyond the limit, or is no number."""
+    if difference <= limit:
+        return []
+    return [f"a {what} differs by {difference:.2g}, limit {limit:.2g}"]
 
 
 @dataclass
@@ -153,7 +165,8 @@ def match(expected: Found, found: Found) -> list[tuple[int, int]]:
     boxes = np.abs(expected.boxes[:, None] - found.boxes[None]).max(axis=2)
     scores = np.abs(expected.scores[:, None] - found.scores[None])
     distance = np.maximum(boxes / BOX_TOLERANCE_PX, scores / SCORE_TOLERANCE)
-    near = (distance <= 1) | (iou_matrix(expected.boxes, found.boxes) > SAME_IOU)
+    close = (boxes <= SAME_PX) & (scores <= SAME_SCORE)
+    near = close | (iou_matrix(expected.boxes, found.boxes) > SAME_IOU)
     rows, columns = np.nonzero(near & (expected.classes[:, None] == found.classes[None]))
     pairs: list[tuple[int, int]] = []
     taken: tuple[set[int], set[int]] = (set(), set())

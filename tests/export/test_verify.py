@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,21 @@ import torch
 import torchvision.ops
 from PIL import Image
 
-from cn2.export.agreement import MARGIN
+from cn2.export import verify as verification
+from cn2.export.agreement import MARGIN, SCORE_TOLERANCE, Found
 from cn2.export.reference import Reference, undecided_candidates
 from cn2.export.verify import (
-    Verification,
     VerificationError,
     bundled_pictures,
     pictures_in,
     require_agreement,
+    run_file,
     verify,
 )
+from cn2.runtime.backends.base import Backend
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.errors import PictureError
-from cn2.runtime.preprocess import place_picture
+from cn2.runtime.preprocess import PlacedPicture, place_picture
 from cn2.trainer.structures import Proposals
 from exported import Exported, lively_detector
 from factories import picture
@@ -56,7 +59,7 @@ def test_a_file_of_other_weights_does_not_agree(tiny: Exported, pictures: list[P
     other = lively_detector(tiny.config, seed=1)
     result = verify(tiny.path, other, tiny.config, pictures[:1])
     assert not result.agreement.holds
-    assert result.in_float64 == 1  # float64 was asked and did not help
+    assert result.rounded == 0  # float64 was asked and did not help
     with pytest.raises(VerificationError, match=r"no file was kept") as caught:
         require_agreement(result)
     assert "0.png: " in str(caught.value)
@@ -73,13 +76,54 @@ def test_few_detections_are_compared_at_the_lowest_threshold(
         assert result.score_threshold == 0.0
 
 
-def test_scores_beyond_the_tolerance_fail_although_every_detection_has_its_pair() -> None:
-    result = Verification(score_threshold=0.05)
-    result.agreement.score = 2e-4
-    with pytest.raises(
-        VerificationError, match=r"within 0\.05 px and 0\.0001, got 0 px and 0\.0002"
-    ):
+class Noisy(Reference):
+    """Scores in float32 off by `own`, in one direction; float64 as it is."""
+
+    own = 0.0
+
+    def run(self, picture: PlacedPicture, score_threshold: float) -> Found:
+        exact = self.run_exact(picture, score_threshold)
+        return replace(exact, scores=exact.scores + self.own)
+
+
+@pytest.mark.parametrize(
+    ("own", "rounded"),
+    [
+        (0.0, 0),  # no rounding of its own: the limit holds
+        (0.9e-4, 0),
+        (3e-4, 5),  # beyond the limit, but so is torch itself
+    ],
+)
+def test_torchs_own_rounding_widens_the_limit(
+    tiny: Exported,
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    own: float,
+    rounded: int,
+) -> None:
+    monkeypatch.setattr(Noisy, "own", own)
+    monkeypatch.setattr(verification, "Reference", Noisy)
+    result = verify(tiny.path, tiny.model, tiny.config, pictures)
+    require_agreement(result)
+    assert result.rounded == rounded
+    assert result.own_score == pytest.approx(own if rounded else 0.0, rel=0.01)
+    assert ("beyond a limit" in dict(result.rows())) == bool(rounded)
+
+
+def test_an_error_of_the_file_is_not_taken_for_rounding(
+    tiny: Exported, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both float32 and float64 of torch say the same; the file is off by twice the limit."""
+
+    def wrong(backend: Backend, picture: PlacedPicture, threshold: float | None) -> Found:
+        found = run_file(backend, picture, threshold)
+        return replace(found, scores=found.scores + 2 * SCORE_TOLERANCE)
+
+    monkeypatch.setattr(verification, "run_file", wrong)
+    result = verify(tiny.path, tiny.model, tiny.config, pictures)
+    with pytest.raises(VerificationError, match=r"0\.png: a score differs by 0\.0002, limit"):
         require_agreement(result)
+    assert result.rounded == 0
 
 
 def test_pictures_in_an_empty_folder(tmp_path: Path) -> None:
