@@ -3,8 +3,8 @@
 The header is read first, so that a small file of enormous sides is refused before it is decoded.
 What becomes RGB, and how: EXIF rotation is applied; of several frames the first is taken; grey is
 repeated; of 16 bits the upper 8 are kept; transparency is dropped, not blended, as in the official
-code; palettes and CMYK are converted by Pillow. Plain JPEGs are decoded by OpenCV, which is up to
-twice as fast and gives the same pixels as Pillow (both are libjpeg-turbo; a test compares).
+code; palettes and CMYK are converted by Pillow. JPEGs are decoded and turned by OpenCV, which is up
+to twice as fast and gives the same pixels as Pillow (both are libjpeg-turbo; a test compares).
 
 A JPEG whose data end early or are damaged, but whose end marker is there, is decoded as far as it
 goes, by OpenCV as by Pillow. Neither library hands on that libjpeg noticed; its own line on stderr
@@ -39,6 +39,8 @@ PICTURE_SUFFIXES = frozenset(
     | {".tif", ".tiff", ".webp"}
 )
 EXIF_ORIENTATION = 0x0112  # tag; 1: upright
+EXIF_TRANSPOSED = (5, 6, 7, 8)  # orientations whose rows are stored as columns, then
+EXIF_FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # flipped; OpenCV's codes
 _pillow_limit = threading.Lock()
 
 
@@ -118,14 +120,14 @@ def _no_pillow_limit() -> Iterator[None]:
 
 
 def _decode(image: Image, stream: BinaryIO) -> Pixels:
-    upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-    if upright and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         stream.seek(0)
         pixels = _decode_jpeg(stream.read())
         if pixels is not None and pixels.shape[:2] == image.size[::-1]:
-            return pixels
+            return _turn(pixels, orientation)
         stream.seek(0)
-    if not upright:
+    if orientation != 1:
         from PIL import ImageOps
 
         image = ImageOps.exif_transpose(image)
@@ -143,6 +145,17 @@ def _decode_jpeg(data: bytes) -> Pixels | None:
     if pixels is None:
         return None
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn pixels upright that are stored in an EXIF orientation; unknown ones stay as they are."""
+    import cv2
+
+    if orientation in EXIF_TRANSPOSED:
+        pixels = np.asarray(cv2.transpose(pixels), dtype=np.uint8)
+    if orientation in EXIF_FLIPS:
+        pixels = np.asarray(cv2.flip(pixels, EXIF_FLIPS[orientation]), dtype=np.uint8)
+    return pixels
 
 
 def _to_rgb(image: Image) -> Pixels:

@@ -42,7 +42,7 @@ def resize_into(target: Pixels, picture: Pixels, interpolation: Interpolation) -
     elif interpolation == "linear":
         import cv2
 
-        target[:] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+        cv2.resize(picture, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
     else:
         from PIL import Image
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cn2.runtime.errors import PictureError
 from cn2.runtime.pictures import MAX_PIXELS, open_picture
@@ -122,6 +122,21 @@ def test_exif_rotation(tmp_path: Path, orientation: int, suffix: str) -> None:
     found = open_picture(save(tmp_path / f"a{suffix}", stored, exif=exif))
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).max() < 20
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", [0, *range(1, 10)])  # 0 and 9 mean nothing
+def test_turned_jpegs_equal_pillows(tmp_path: Path, orientation: int, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for size in ((7, 5), (1, 5), (7, 1), (1, 1)):
+        noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        path = save(tmp_path / "a.jpg", Image.fromarray(noise).convert(mode), exif=exif)
+        with Image.open(path) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        found = open_picture(path)
+        np.testing.assert_array_equal(found, expected)
+        assert found.flags.c_contiguous
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 10_000), (10_000, 1)])
