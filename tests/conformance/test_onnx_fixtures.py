@@ -11,20 +11,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cn2.export.onnx_file import export_onnx
+from cn2.export.verify import verify
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
+from cn2.trainer.detector import TwoStageDetector
 from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
+SHAPES = ("009", "036", "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
+# Pictures that are run and detections that they hold at least: 570 in all, the issue wants 500.
+AGREEMENT = {"dla34-bifpn-p3": (5, 300), "dla34-bifpn-p5": (5, 120), "r50-fpn": (2, 150)}
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 
 
 @dataclass(frozen=True)
 class Run:
-    """A fixture, the picture's size on its canvas, the file, and what it found."""
+    """A fixture, the detector and its file, the picture on its canvas, and what was found."""
 
     fixture: Fixture
+    detector: TwoStageDetector
     path: Path
     images: NDArray[np.uint8]
     sizes: NDArray[np.int32]
@@ -38,7 +44,8 @@ def run(
     """One export and one inference per fixture; all tests of the module look at it."""
     fixture = load_fixture(shared, request.param)
     path = tmp_path_factory.mktemp("official") / f"{fixture.config.preset}.onnx"
-    export_onnx(build_official(shared, fixture), fixture.config, path)
+    detector = build_official(shared, fixture)
+    export_onnx(detector, fixture.config, path)
     height, width = fixture.facts["input"]["resized_hw"]
     canvas_height, canvas_width = fixture.facts["input"]["padded_hw"]
     with Image.open(shared / "conformance" / "image_shared.png") as image:
@@ -47,7 +54,7 @@ def run(
     images[0, :height, :width] = np.asarray(resized)
     sizes = np.array([[height, width]], np.int32)
     found = OnnxRuntimeBackend.open(path, device="cpu").infer(images, sizes)
-    return Run(fixture, path, images, sizes, found)
+    return Run(fixture, detector, path, images, sizes, found)
 
 
 def test_detections_are_the_same_in_the_same_order(run: Run) -> None:
@@ -71,3 +78,16 @@ def test_the_whole_runtime_gives_the_official_detections(run: Run, shared: Path)
     np.testing.assert_array_equal(found.class_ids, arrays["det/classes"])
     np.testing.assert_allclose(found.scores, arrays["det/scores"], atol=SCORE_ATOL, rtol=0)
     np.testing.assert_allclose(found.boxes, arrays["det/boxes"], atol=BOX_ATOL_PX, rtol=0)
+
+
+def test_torch_and_the_file_agree_on_coco_pictures(run: Run, shared: Path) -> None:
+    """Five aspect ratios; boxes within 0.05 px, scores within 1e-4, see cn2.export.verify."""
+    count, least = AGREEMENT[run.fixture.config.preset]
+    folder = shared / "data" / "coco128" / "images"
+    pictures = [folder / f"000000000{name}.jpg" for name in SHAPES[:count]]
+    result = verify(run.path, run.detector, run.fixture.config, pictures)
+    assert result.agreement.unexplained == []
+    assert result.agreement.pictures == count
+    assert result.agreement.detections >= least
+    assert result.score_threshold == 0.05
+    assert sum(result.agreement.excused.values()) <= 3

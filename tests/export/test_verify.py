@@ -13,6 +13,7 @@ from PIL import Image
 
 from cn2.export import verify as verification
 from cn2.export.agreement import MARGIN, SCORE_TOLERANCE, Found
+from cn2.export.onnx_file import export_onnx
 from cn2.export.reference import Reference, undecided_candidates
 from cn2.export.verify import (
     VerificationError,
@@ -157,6 +158,23 @@ def test_open_proposals_come_through_the_second_stage(tiny: Exported) -> None:
     proposals = reference.open_proposals(place)
     assert proposals.boxes.shape[1] == 4
     assert proposals.scores.shape == (len(proposals.boxes), 3)
+
+
+@pytest.mark.parametrize("size", [None, (384, 512)])
+def test_nano_agrees_on_coco_pictures_of_many_shapes(
+    nano: Exported, shared: Path, tmp_path: Path, size: tuple[int, int] | None
+) -> None:
+    path = nano.path
+    if size is not None:
+        path = tmp_path / "fixed.onnx"
+        export_onnx(nano.model, nano.config, path, size=size)
+    names = ("009", "036", "025", "072", "078", "143", "415", "428")
+    folder = shared / "data" / "coco128" / "images"
+    pictures = [folder / f"000000000{name}.jpg" for name in names]
+    result = verify(path, nano.model, nano.config, pictures)
+    require_agreement(result)
+    assert (result.agreement.pictures, result.score_threshold) == (8, 0.05)
+    assert result.agreement.detections >= 500
 
 
 # --- undecided candidates
