@@ -59,7 +59,7 @@ def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tenso
     """Config, metadata and tensors of a checkpoint, without building the detector."""
     tensors, metadata = read_tensors(path)
     version = metadata.get("cn2.format_version", "")
-    if "cn2.config" not in metadata or not version.isdigit():
+    if "cn2.config" not in metadata or not version.isdecimal():
         raise ModelFormatError(
             f"{path}: expected a cn2 checkpoint, found no cn2.config in its metadata; "
             "was it written by cn2 train?"
