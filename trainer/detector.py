@@ -49,7 +49,7 @@ class Normalizer(nn.Module):
         in_rows = rows[None, :] < image_sizes[:, :1]  # (B, H)
         in_columns = columns[None, :] < image_sizes[:, 1:]  # (B, W)
         inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]  # (B, 1, H, W)
-        return torch.where(inside, x, 0.0)
+        return x * inside.to(x.dtype)  # a third of the time of torch.where in ONNX Runtime
 
 
 class TwoStageDetector(nn.Module):
