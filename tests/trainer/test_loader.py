@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -103,6 +104,17 @@ def test_a_run_continued_at_a_step_sees_what_it_would_have_seen(
     assert len(rest) == 3
     for one, other in zip(whole[4:], rest, strict=True):
         assert same(one, other)
+
+
+def test_workers_start_where_opencv_threads_have_run(data: CocoDataset) -> None:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (999, 999))  # starts the threads
+    try:
+        config = with_training(tiny_config(), steps=3, workers=1)
+        assert len(list(train_batches(data, config))) == 3
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_loading_leaves_the_global_random_state_alone(data: CocoDataset) -> None:

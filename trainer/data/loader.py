@@ -225,6 +225,7 @@ def train_batches(data: CocoDataset, config: Config, first_step: int = 0) -> Ite
         batch_sampler=SampleOrder(data, train.batch, train.seed, first_step, train.steps),
         collate_fn=_Collate(config.input.divisor),
         num_workers=train.workers,
+        multiprocessing_context=_context(train.workers),
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # leaves the global random state alone
@@ -244,11 +245,13 @@ def validation_batches(data: CocoDataset, config: Config, batch: int) -> Iterato
         canvas = canvas_size([samples.size(index)], config.input.divisor)
         groups.setdefault(canvas, []).append(index)
     batches = [of[i : i + batch] for of in groups.values() for i in range(0, len(of), batch)]
+    workers = min(config.train.workers, 1)
     loader = DataLoader(
         samples,
         batch_sampler=batches,
         collate_fn=_Collate(config.input.divisor),
-        num_workers=min(config.train.workers, 1),
+        num_workers=workers,
+        multiprocessing_context=_context(workers),
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
@@ -260,6 +263,11 @@ def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
         if isinstance(batch, PictureError):
             raise batch
         yield batch
+
+
+def _context(workers: int) -> str | None:
+    """A fork of a process whose OpenCV or OpenMP threads have run waits for them for ever."""
+    return "forkserver" if workers else None
 
 
 def _start_worker(_: int) -> None:
