@@ -189,6 +189,20 @@ def speed_rows(found: dict[str, Any]) -> Rows:
     ]
 
 
+def agreement_rows(found: dict[str, Any]) -> Rows:
+    """Of agreement.json: the worst of any canvas and the fixed one, per preset."""
+    lines = []
+    for preset in dict.fromkeys(row["preset"] for row in found["rows"]):
+        rows = [row for row in found["rows"] if row["preset"] == preset]
+        box, score = max(row["box_px"] for row in rows), max(row["score"] for row in rows)
+        count = sum(row["detections"] for row in rows)
+        what = f"`{preset}` in torch against ONNX Runtime, {count} detections on COCO pictures"
+        lines.append((f"{what}, px / score", f"{box:.4f} / {score:.1e}", "0.05 / 1e-4"))
+    excused = sum(sum(row["excused"].values()) for row in found["rows"])
+    what = f"of these {found['detections']}, unexplained / excused, as within 1e-4 of a threshold"
+    return [*lines, (what, f"{found['unexplained']} / {excused}", "0 / –")]
+
+
 def overfit_rows(found: dict[str, Any]) -> Rows:
     """Of overfit_bccd8.json."""
     what = f"`nano` trained on {found['pictures']} BCCD pictures for {found['seconds']:.0f} s, AP50"
@@ -210,6 +224,7 @@ RESULT_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Rows]], ...] = (
     ("eval_nano.json", accuracy_rows),
     ("color_blobs.json", baseline_rows),
     ("fps.json", speed_rows),
+    ("agreement.json", agreement_rows),
     ("overfit_bccd8.json", overfit_rows),
     ("install_size.json", install_rows),
     ("startup.json", startup_rows),
