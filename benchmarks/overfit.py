@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
-from cn2.trainer.config import Config
+from cn2.trainer.config import Config, ShortEdgeConfig
 from cn2.trainer.presets import nano
 from cn2.trainer.train import RunFiles, train
 
@@ -45,11 +45,11 @@ def overfit_config(steps: int, short_edge: int, score_every: int = 0) -> Config:
             batch=PICTURES,
             steps=steps,
             base_lr=0.02,
+            lr_batch=PICTURES,
             warmup_steps=min(30, steps // 4),
             schedule="cosine",
-            precision="bf16",
-            short_edges=(short_edge,),
-            long_edge=long_edge,
+            precision="auto",
+            resize=ShortEdgeConfig(smallest=short_edge, largest=short_edge, long_edge=long_edge),
             flip=0.0,
             workers=1,
             log_every=10,

@@ -19,6 +19,7 @@ from cn2.trainer.config import (
     ModelConfig,
     NanoConfig,
     ProposalFilter,
+    ShortEdgeConfig,
     TrainConfig,
 )
 
@@ -62,14 +63,21 @@ def tiny_config() -> Config:
         train=TrainConfig(
             batch=2,
             steps=2,
+            lr_batch=2,
             warmup_steps=1,
-            short_edges=(TINY_HEIGHT,),
-            long_edge=TINY_WIDTH,
+            resize=short_edges(TINY_HEIGHT),
             workers=0,
             log_every=1,
             eval_every=0,
             save_every=1,
         ),
+    )
+
+
+def short_edges(smallest: int, largest: int | None = None, step: int = 16) -> ShortEdgeConfig:
+    """Short edges smallest, smallest + step, ... up to largest (None: one size), pixels."""
+    return ShortEdgeConfig(
+        smallest=smallest, largest=largest or smallest, step=step, long_edge=TINY_WIDTH
     )
 
 

@@ -25,7 +25,7 @@ from .detector import TwoStageDetector
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CLASSIFIER = ".class_logits."  # part of the names of tensors with a row per class
 
 
@@ -70,10 +70,21 @@ def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tenso
             "update cn2"
         )
     try:
-        config = config_from_dict(json.loads(metadata["cn2.config"]))
+        values = json.loads(metadata["cn2.config"])
+        config = config_from_dict(_from_version_1(values) if int(version) == 1 else values)
     except ValueError as error:
         raise ModelFormatError(f"{path}: its config cannot be read: {error}") from None
     return config, metadata, tensors
+
+
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    """The config of a format 1 checkpoint as format 2 has it; training settings moved."""
+    train = dict(values["train"])
+    edges, long_edge = train.pop("short_edges"), train.pop("long_edge")
+    step = max(edges[1] - edges[0], 1) if len(edges) > 1 else 1
+    resize = {"smallest": edges[0], "largest": edges[-1], "step": step, "long_edge": long_edge}
+    train |= {"resize": {"kind": "short-edge", **resize}, "lr_batch": train["batch"]}
+    return values | {"train": train}
 
 
 def load_weights(model: nn.Module, path: Path, class_names: tuple[str, ...]) -> list[str]:

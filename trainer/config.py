@@ -177,41 +177,97 @@ class ModelConfig(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShortEdgeConfig(_Strict):
+    """Pictures keep their shape; the short edge is drawn per picture, arXiv 2103.07461, Sec. 5."""
+
+    kind: Literal["short-edge"] = "short-edge"
+    smallest: int  # pixels; drawn are smallest, smallest + step, ... up to largest
+    largest: int
+    step: int = 32  # pixels
+    long_edge: int  # the short edge is less where the long one would exceed this, pixels
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.largest or min(self.step, self.long_edge) < 1:
+            raise ValueError(
+                "train.resize: expected 1 <= smallest <= largest, step and long_edge of 1 pixel "
+                f"or more, got {self.smallest}, {self.largest}, {self.step}, {self.long_edge}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizeCropConfig(_Strict):
+    """A square cut out of the randomly scaled picture; EfficientDet, arXiv 1911.09070, Sec. 5.1."""
+
+    kind: Literal["resize-crop"] = "resize-crop"
+    size: int = 640  # side of the square, pixels; 640, 896 and 1280 in the published models
+    scale: tuple[float, float] = (0.1, 2.0)  # of the picture that just fits into the square
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(
+                "train.resize: expected a size of 1 pixel or more and 0 < scale[0] <= scale[1], "
+                f"got {self.size} and {self.scale}"
+            )
+
+
+Resize = Annotated[ShortEdgeConfig | ResizeCropConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(_Strict):
     """How the detector is trained; the paper's Section 5 unless a preset says otherwise."""
 
-    batch: int = 16
+    batch: int = 16  # pictures of a step, over all processes and all accumulated parts
+    accumulate: int = 1  # parts of a step that are computed one after another, to save memory
     steps: int = 90_000
-    base_lr: float = 0.02  # for `batch` pictures a step
+    base_lr: float = 0.02  # for `lr_batch` pictures a step; it grows in proportion to `batch`
+    lr_batch: int = 16
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup_steps: int = 1000
     warmup_factor: float = 1e-3  # of the learning rate, at step 0
     schedule: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # of `steps`; the rate falls tenfold at each
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # of a cycle; the rate falls tenfold at each
+    cycles: int = 1  # times that the schedule, warm-up apart, runs within `steps`
     clip_norm: float = 1.0  # largest gradient norm, over all parameters
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast of convolutions; losses in fp32
-    short_edges: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # one drawn per picture
-    long_edge: int = 1333
+    ema_decay: float = 0.0  # of the mean weights that are scored and kept; 0: none are kept
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # of convolutions; losses in fp32
+    sync_batch_norm: bool = False  # BatchNorm's statistics over all GPUs
+    resize: Resize = field(
+        default_factory=lambda: ShortEdgeConfig(smallest=640, largest=800, long_edge=1333)
+    )
     flip: float = 0.5  # probability of a horizontal flip
-    workers: int = 2
+    flip_vertical: float = 0.0  # probability of a vertical one
+    workers: int = 2  # processes that read pictures; 0: the training process does
+    prefetch: int = 2  # batches that each of them prepares ahead
+    cache_mb: int = 0  # memory for decoded pictures, all workers together; 0: read them anew
+    broken_limit: float = 0.2  # share of the pictures that may be unreadable before the run stops
     seed: int = 0
     log_every: int = 20  # steps
     eval_every: int = 5000  # steps; 0: only at the end
     save_every: int = 1000  # steps
+    keep: int = 2  # training states kept, the last ones
+    patience: int = 0  # scorings without a better AP before the run stops; 0: it never does
     max_bad_steps: int = 10  # steps with a non-finite loss in a row before the run stops
 
     def __post_init__(self) -> None:
-        for name in ("batch", "log_every", "save_every", "max_bad_steps"):
+        positive = ("batch", "accumulate", "lr_batch", "cycles", "prefetch", "log_every")
+        for name in (*positive, "save_every", "keep", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("steps", "warmup_steps", "workers", "eval_every"):
+        natural = ("steps", "warmup_steps", "workers", "eval_every", "cache_mb", "patience")
+        for name in natural:
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
-        if not self.short_edges or min(*self.short_edges, self.long_edge) < 1:
+        for name in ("flip", "flip_vertical", "broken_limit"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name}: expected 0 to 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay: expected 0 <= decay < 1, got {self.ema_decay}")
+        if self.batch % self.accumulate:
             raise ValueError(
-                f"train.short_edges: expected sizes of 1 pixel or more, got {self.short_edges}, "
-                f"long_edge {self.long_edge}"
+                f"train.accumulate: expected a divisor of train.batch {self.batch}, "
+                f"got {self.accumulate}"
             )
 
 

@@ -19,7 +19,9 @@ from .config import (
     ModelConfig,
     NanoConfig,
     ProposalFilter,
+    ResizeCropConfig,
     ResNetConfig,
+    ShortEdgeConfig,
     TrainConfig,
 )
 
@@ -61,17 +63,13 @@ def dla34_bifpn_p3() -> Config:
             steps=360_000,
             warmup_steps=4000,
             milestones=(5 / 6, 17 / 18),
-            short_edges=tuple(range(256, 609, 32)),
-            long_edge=900,
+            resize=ShortEdgeConfig(smallest=256, largest=608, long_edge=900),
         ),
     )
 
 
 def dla34_bifpn_p5() -> Config:
-    """Trained with self-training: official `CenterNet2_DLA-BiFPN-P5_640_16x_ST` and `..._24x_ST`.
-
-    The official training crops randomly scaled pictures to 640 x 640; ours draws short edges.
-    """
+    """Trained with self-training: official `CenterNet2_DLA-BiFPN-P5_640_16x_ST` and `..._24x_ST`."""
     return Config(
         preset="dla34-bifpn-p5",
         class_names=COCO_NAMES,
@@ -97,11 +95,9 @@ def dla34_bifpn_p5() -> Config:
         train=TrainConfig(
             batch=64,
             steps=360_000,
-            base_lr=0.08,
             warmup_steps=4000,
             schedule="cosine",
-            short_edges=tuple(range(384, 705, 32)),
-            long_edge=900,
+            resize=ResizeCropConfig(size=640),
         ),
     )
 
@@ -161,12 +157,12 @@ def nano() -> Config:
             batch=8,
             steps=5500,
             base_lr=0.02,
+            lr_batch=8,
             warmup_steps=300,
             schedule="cosine",
             clip_norm=5.0,
-            precision="bf16",
-            short_edges=(288, 320, 352, 384),
-            long_edge=576,
+            precision="auto",
+            resize=ShortEdgeConfig(smallest=288, largest=384, long_edge=576),
             workers=1,
             eval_every=1500,
             save_every=250,

@@ -12,9 +12,10 @@ def learning_rate(step: int, train: TrainConfig) -> float:
 
     Args:
         step: 0-based.
-    Source: detectron2's linear warm-up, which the official code uses; cosine: arXiv 1608.03983.
+    Source: detectron2's linear warm-up, which the official code uses; the rate grows with the
+        batch, arXiv 1706.02677, Sec. 2.1; cosine and cycles: arXiv 1608.03983, Sec. 3.
     """
-    rate = train.base_lr * _decay(step, train)
+    rate = train.base_lr * train.batch / train.lr_batch * _decay(step, train)
     if step >= train.warmup_steps:
         return rate
     done = step / train.warmup_steps
@@ -22,7 +23,10 @@ def learning_rate(step: int, train: TrainConfig) -> float:
 
 
 def _decay(step: int, train: TrainConfig) -> float:
+    """The share of the full rate: 1 at the begin of every cycle."""
+    cycle = max(train.steps / train.cycles, 1.0)  # steps
+    step_in_cycle = step - cycle * min(int(step / cycle), train.cycles - 1)
     if train.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * min(step / max(train.steps, 1), 1.0)))
-    passed = sum(step >= round(milestone * train.steps) for milestone in train.milestones)
+        return 0.5 * (1 + math.cos(math.pi * min(step_in_cycle / cycle, 1.0)))
+    passed = sum(step_in_cycle >= round(milestone * cycle) for milestone in train.milestones)
     return float(0.1**passed)

@@ -63,9 +63,22 @@ def _restore(model: nn.Module, buffers: list[Tensor]) -> None:
 
 def _precision(train: TrainConfig, place: torch.device) -> AbstractContextManager[Any]:
     """bf16 lowers convolutions and matrix products; weights, losses and boxes stay fp32."""
-    if train.precision == "fp32":
+    if pick_precision(train, place) == "fp32":
         return nullcontext()
     return torch.autocast(place.type, torch.bfloat16)
+
+
+def pick_precision(train: TrainConfig, place: torch.device) -> str:
+    """The precision of convolutions; "auto" is bf16 where the device computes in it, else fp32.
+
+    A CPU without bf16 instructions emulates them: `nano` then trains seven times slower.
+    """
+    if train.precision != "auto":
+        return train.precision
+    if place.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch has none
+    return "bf16" if capabilities.get("avx512_bf16") else "fp32"
 
 
 def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.SGD:

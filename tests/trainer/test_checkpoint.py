@@ -21,7 +21,7 @@ from cn2.trainer.checkpoint import (
     save_training_state,
     write_tensors,
 )
-from cn2.trainer.config import config_to_dict
+from cn2.trainer.config import ShortEdgeConfig, config_to_dict
 from cn2.trainer.detector import TwoStageDetector
 from factories import tiny_config
 
@@ -44,7 +44,7 @@ def test_what_was_written_comes_back(path: Path, model: TwoStageDetector) -> Non
     assert config == tiny_config()
     assert metadata["cn2.license"] == "CC0-1.0"
     assert metadata["cn2.provenance"] == "a test"
-    assert metadata["cn2.format_version"] == "1"
+    assert metadata["cn2.format_version"] == "2"
     assert not loaded.training
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
@@ -77,8 +77,8 @@ def test_a_foreign_or_newer_file_is_refused(path: Path) -> None:
     rewrite(path, {})
     with pytest.raises(ModelFormatError, match=r"no cn2\.config"):
         load_checkpoint(path)
-    rewrite(path, metadata | {"cn2.format_version": "2"})
-    with pytest.raises(ModelFormatError, match="format version 2"):
+    rewrite(path, metadata | {"cn2.format_version": "3"})
+    with pytest.raises(ModelFormatError, match="format version 3"):
         load_checkpoint(path)
     values = config_to_dict(tiny_config()) | {"surprise": 1}
     rewrite(path, metadata | {"cn2.config": json.dumps(values)})
@@ -179,3 +179,16 @@ def test_a_checkpoint_is_no_training_state(path: Path, model: TwoStageDetector) 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ModelFormatError, match="training state"):
         load_training_state(path, model, optimizer)
+
+
+def test_a_checkpoint_of_format_1_is_read(path: Path) -> None:
+    _, metadata, _ = read_checkpoint(path)
+    values = json.loads(metadata["cn2.config"])
+    for key in ("accumulate", "lr_batch", "resize", "cycles"):
+        del values["train"][key]
+    values["train"] |= {"short_edges": [288, 320, 352], "long_edge": 576, "batch": 8}
+    rewrite(path, metadata | {"cn2.format_version": "1", "cn2.config": json.dumps(values)})
+    _, config, _ = load_checkpoint(path)
+    assert config.train.resize == ShortEdgeConfig(smallest=288, largest=352, long_edge=576)
+    assert config.train.lr_batch == 8  # the rate was for the batch then
+    assert config.model == tiny_config().model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,11 +71,11 @@ def test_overrides() -> None:
     config = tiny_config()
     overridden = apply_overrides(
         config,
-        ["train.base_lr=0.5", "train.schedule=cosine", "train.short_edges=[64, 96]", "preset=mine"],
+        ["train.base_lr=0.5", "train.schedule=cosine", "train.resize.largest=128", "preset=mine"],
     )
     assert overridden.train.base_lr == 0.5
     assert overridden.train.schedule == "cosine"
-    assert overridden.train.short_edges == (64, 96)
+    assert overridden.train.resize == replace(config.train.resize, largest=128)
     assert overridden.preset == "mine"
     assert overridden.model == config.model
     assert apply_overrides(config, []) == config

@@ -18,7 +18,7 @@ from cn2.trainer.data.loader import (
     train_batches,
     validation_batches,
 )
-from factories import coco_annotations, tiny_config, with_training, write_dataset
+from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
 
 SIZES = [(64, 96), (96, 64), (50, 80), (64, 96), (10, 90)]
 BOXES = [
@@ -76,7 +76,7 @@ def test_a_flip_moves_the_boxes_with_the_pixels(data: CocoDataset) -> None:
 
 def test_boxes_scale_with_their_picture(data: CocoDataset) -> None:
     config = tiny_config()
-    train = replace(config.train, flip=0.0, short_edges=(32,))
+    train = replace(config.train, flip=0.0, resize=short_edges(32))
     sample = TrainSamples(data, config.input, train).load(0, 1)  # 96 x 64 becomes 48 x 32
     assert sample.pixels.shape == (48, 32, 3)
     np.testing.assert_array_equal(sample.boxes, [[2, 20, 12, 45]])
@@ -84,7 +84,7 @@ def test_boxes_scale_with_their_picture(data: CocoDataset) -> None:
 
 def test_short_edges_and_flips_are_drawn_per_sample(data: CocoDataset) -> None:
     config = tiny_config()
-    train = replace(config.train, short_edges=(32, 48, 64))
+    train = replace(config.train, resize=short_edges(32, 64))
     samples = TrainSamples(data, config.input, train)
     heights = [samples.load(number, 0).pixels.shape[0] for number in range(60)]
     assert set(heights) == {32, 48, 64}
@@ -97,7 +97,7 @@ def test_short_edges_and_flips_are_drawn_per_sample(data: CocoDataset) -> None:
 def test_a_run_continued_at_a_step_sees_what_it_would_have_seen(
     data: CocoDataset, workers: int
 ) -> None:
-    config = with_training(tiny_config(), steps=7, batch=2, short_edges=(48, 64))
+    config = with_training(tiny_config(), steps=7, batch=2, resize=short_edges(48, 64))
     whole = list(train_batches(data, config))
     assert len(whole) == 7
     rest = list(train_batches(data, with_training(config, workers=workers), first_step=4))

@@ -13,7 +13,7 @@ import cn2.trainer.train as train_module
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_step import train_step
-from factories import coco_annotations, tiny_config, with_training, write_dataset
+from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
 
 STEPS = 4
 SAME = 1e-6  # the same arithmetic in the same order; CPU threads may sum in another one
@@ -64,7 +64,7 @@ def test_ctrl_c_saves_and_resume_ends_where_the_whole_run_does(
     capsys: pytest.CaptureFixture[str],
     kind: signal.Signals,
 ) -> None:
-    config = with_training(tiny_config(), steps=STEPS, save_every=1000, short_edges=(48, 64))
+    config = with_training(tiny_config(), steps=STEPS, save_every=1000, resize=short_edges(48, 64))
     whole = replace(files, out=files.out.with_name("whole"))
     train(config, whole)
 

@@ -38,3 +38,35 @@ def test_warm_up_applies_to_the_cosine_too() -> None:
         steps=100, base_lr=1.0, warmup_steps=50, warmup_factor=0.0, schedule="cosine"
     )
     assert learning_rate(25, train) == pytest.approx(0.5 * 0.853553, rel=1e-5)
+
+
+def test_the_rate_grows_with_the_batch() -> None:
+    train = TrainConfig(batch=64, base_lr=0.02, lr_batch=16, warmup_steps=0)
+    assert learning_rate(0, train) == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 1.0),
+        (19, 1.0),
+        (20, 0.1),  # 2/3 of the first cycle
+        (29, 0.01),
+        (30, 1.0),  # the second cycle begins, without a warm-up
+        (50, 0.1),
+        (60, 1.0),
+        (89, 0.01),
+        (95, 0.01),  # beyond the last step
+    ],
+)
+def test_cycles_of_steps(step: int, expected: float) -> None:
+    train = TrainConfig(steps=90, cycles=3, base_lr=1.0, warmup_steps=0)
+    assert learning_rate(step, train) == pytest.approx(expected)
+
+
+def test_cycles_of_cosines() -> None:
+    train = TrainConfig(steps=90, cycles=2, base_lr=1.0, warmup_steps=0, schedule="cosine")
+    assert learning_rate(15, train) == pytest.approx(0.75)
+    assert learning_rate(45, train) == pytest.approx(1.0)
+    assert learning_rate(60, train) == pytest.approx(0.75)
+    assert learning_rate(90, train) == pytest.approx(0.0)

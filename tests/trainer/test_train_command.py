@@ -50,7 +50,7 @@ def test_train_from_the_command_line(
         (["tiny", "--set", "train.steps=many"], ["train.steps"]),
         (["tiny", "--set", "train.batch=0"], ["train", "batch", "at least 1, got 0"]),
         (["tiny", "--set", "train.workers=-1"], ["train", "workers", "0 or more, got -1"]),
-        (["tiny", "--set", "train.short_edges=[]"], ["short_edges", "1 pixel or more"]),
+        (["tiny", "--set", "train.resize.smallest=0"], ["train.resize", "1 pixel or more"]),
         (["tiny", "--resume"], ["no training_state.safetensors"]),
         (["tiny", "--weights", "gone.safetensors"], ["gone.safetensors", "no such file"]),
         (["tiny", "--device", "tpu"], ["device", "tpu"]),

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cn2.runtime.errors import PictureError
 
-from ..config import Config, InputConfig, TrainConfig
+from ..config import Config, InputConfig, ShortEdgeConfig, TrainConfig
 from ..structures import Target
 from .coco import CocoDataset, Picture
 from .transforms import (
@@ -73,10 +73,12 @@ class TrainSamples(Dataset[Sample | PictureError]):
     def load(self, number: int, index: int) -> Sample:
         """Read, resize and perhaps flip a picture, as the sample's number decides."""
         draw = random.Random(f"{self.train.seed}/{number}")
-        short_edge = draw.choice(self.train.short_edges)
+        resize = self.train.resize
+        assert isinstance(resize, ShortEdgeConfig)  # resize-crop: to come in this branch
+        short_edge = draw.choice(range(resize.smallest, resize.largest + 1, resize.step))
         flipped = draw.random() < self.train.flip
         picture = self.data.pictures[index]
-        size = resized_size(picture.height, picture.width, short_edge, self.train.long_edge)
+        size = resized_size(picture.height, picture.width, short_edge, resize.long_edge)
         sample = load_sample(picture, size, self.input, reduced=True)
         if flipped:
             pixels, boxes = flip_horizontally(sample.pixels, sample.boxes)
