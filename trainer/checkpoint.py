@@ -33,7 +33,7 @@ def save_checkpoint(
     path: Path, model: nn.Module, config: Config, *, license: str, provenance: str
 ) -> None:
     """Write the weights in fp32 and what they are; the file appears whole or not at all."""
-    tensors = {name: _plain(value) for name, value in model.state_dict().items()}
+    tensors = {name: plain_tensor(value) for name, value in model.state_dict().items()}
     metadata = {
         "cn2.config": json.dumps(config_to_dict(config)),
         "cn2.format_version": str(FORMAT_VERSION),
@@ -51,7 +51,7 @@ def load_checkpoint(path: Path) -> tuple[TwoStageDetector, Config, dict[str, str
     """
     config, metadata, tensors = read_checkpoint(path)
     model = build_detector(config)
-    _load_strictly(model, tensors, path)
+    load_strictly(model, tensors, path)
     return model.eval(), config, metadata
 
 
@@ -103,11 +103,11 @@ def load_weights(model: nn.Module, path: Path, class_names: tuple[str, ...]) -> 
     own = model.state_dict()
     same = config.class_names == class_names
     fresh = [] if same else [name for name in own if CLASSIFIER in name and name in tensors]
-    _load_strictly(model, tensors | {name: own[name] for name in fresh}, path)
+    load_strictly(model, tensors | {name: own[name] for name in fresh}, path)
     return fresh
 
 
-def _load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
@@ -170,46 +170,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-def _plain(value: Tensor) -> Tensor:
+def plain_tensor(value: Tensor) -> Tensor:
     """Contiguous on the CPU, floating point as fp32."""
     value = value.detach().to("cpu")
     return (value.float() if value.is_floating_point() else value).clone(
         memory_format=torch.contiguous_format
     )
-
-
-def save_training_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, values: dict[str, Any]
-) -> None:
-    """Everything a run needs to go on: weights, momentum, random state, and `values` as JSON."""
-    tensors = {f"model.{name}": _plain(value) for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = _plain(momentum)
-    tensors["random.torch"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    write_tensors(path, tensors, {"cn2.training": json.dumps(values)})
-
-
-def load_training_state(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Put a saved state back into model, optimizer and random generators; returns `values`."""
-    tensors, metadata = read_tensors(path)
-    if "cn2.training" not in metadata:
-        raise ModelFormatError(f"{path}: expected a cn2 training state; was it renamed?")
-    prefix = "model."
-    weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
-    _load_strictly(model, weights, path)
-    for name, parameter in model.named_parameters():
-        momentum = tensors.get(f"momentum.{name}")
-        if momentum is not None:
-            buffer = torch.empty_like(parameter).copy_(momentum)
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    values: dict[str, Any] = json.loads(metadata["cn2.training"])
-    return values

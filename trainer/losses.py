@@ -95,7 +95,7 @@ def _area(ltrb: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Softmax cross-entropy, mean over RoIs.
+    """Softmax cross-entropy, summed over RoIs.
 
     Args:
         logits: (R, C + 1), background last.
@@ -103,21 +103,22 @@ def classification_loss(logits: Tensor, classes: Tensor) -> Tensor:
     Returns:
         []; 0 with a gradient where there are no RoIs.
     """
-    return functional.cross_entropy(logits, classes, reduction="sum") / max(len(classes), 1)
+    return functional.cross_entropy(logits, classes, reduction="sum")
 
 
-def box_delta_loss(deltas: Tensor, targets: Tensor, rois: int) -> Tensor:
-    """Absolute error of the positives' box deltas, over the number of all RoIs.
+def box_delta_loss(deltas: Tensor, targets: Tensor) -> Tensor:
+    """Absolute error of the positives' box deltas, summed.
+
+    Divide it by the number of all RoIs rather than by P, and every positive weighs the same
+    whatever their share.
 
     Args:
         deltas: (P, 4) predicted for the positive RoIs.
         targets: (P, 4) true deltas.
-        rois: number of RoIs, positive and negative; dividing by it rather than by P lets every
-            positive weigh the same whatever their share.
     Returns:
         []; 0 with a gradient where there are no positives.
     """
-    return (deltas - targets).abs().sum() / max(rois, 1)
+    return (deltas - targets).abs().sum()
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:

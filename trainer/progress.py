@@ -86,9 +86,9 @@ class StepMeter:
 class Reporter:
     """Progress of one run on stderr."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, silent: bool = False) -> None:
         self.steps = steps
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Console(file=sys.stderr, highlight=False, quiet=silent)
         self._bar: Progress | None = None
         self._task = TaskID(0)
 

@@ -38,3 +38,4 @@ class Target:
     boxes: Tensor  # (N, 4) xyxy, pixels of the resized picture
     classes: Tensor  # (N,) int64
     image_id: int = -1  # the dataset's own id, for messages
+    seed: int | None = None  # of the draw of its RoIs; None: torch's global random state

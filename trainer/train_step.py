@@ -1,71 +1,156 @@
-"""One step of gradient descent, and what it needs: optimizer, precision, device."""
+"""One step of gradient descent, and what it needs: optimizer, precision, several processes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from cn2.runtime.errors import BackendUnavailableError
+from torch.nn.parallel import DistributedDataParallel
 
 from .config import TrainConfig
 from .data.loader import Batch
 from .detector import TwoStageDetector
+from .distributed import Ranks
+from .mean_weights import MeanWeights
+from .structures import Target
 from .training_losses import DetectorLosses
 
-
-def train_step(
-    model: TwoStageDetector,
-    optimizer: torch.optim.Optimizer,
-    losses_of: DetectorLosses,
-    batch: Batch,
-    train: TrainConfig,
-) -> tuple[dict[str, float], float]:
-    """Move the weights once, at the optimizer's rate.
-
-    Without a finite loss and gradient they stay as they are, and so do BatchNorm's statistics.
-
-    Returns:
-        The losses by name, and the gradient's norm before clipping: nan where it was not computed.
-    """
-    place = next(model.parameters()).device
-    images, sizes = batch.images.to(place, non_blocking=True), batch.image_sizes.to(place)
-    targets = [
-        replace(target, boxes=target.boxes.to(place), classes=target.classes.to(place))
-        for target in batch.targets
-    ]
-    buffers = [buffer.clone() for buffer in model.buffers()]
-    with _precision(train, place):
-        losses = losses_of(model, images, sizes, targets)
-    terms = torch.stack([loss.float() for loss in losses.values()])
-    values = dict(zip(losses, terms.tolist(), strict=True))  # one transfer from the device
-    optimizer.zero_grad(set_to_none=True)
-    norm = math.nan
-    if all(math.isfinite(value) for value in values.values()):
-        terms.sum().backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm))
-    if math.isfinite(norm):
-        optimizer.step()
-    else:
-        _restore(model, buffers)
-    return values, norm
+SEED_STRIDE = 1 << 40  # between the sample numbers of one run's seed and the next one's
 
 
-@torch.no_grad()
-def _restore(model: nn.Module, buffers: list[Tensor]) -> None:
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
+class StepResult(NamedTuple):
+    """What became of a step; the same in every process."""
+
+    losses: dict[str, float]  # by name, of all the step's pictures
+    norm: float  # of the gradient, before clipping
+    good: bool  # losses and gradient were finite, or only fp16's scale was too large
 
 
-def _precision(train: TrainConfig, place: torch.device) -> AbstractContextManager[Any]:
-    """bf16 lowers convolutions and matrix products; weights, losses and boxes stay fp32."""
-    if pick_precision(train, place) == "fp32":
-        return nullcontext()
-    return torch.autocast(place.type, torch.bfloat16)
+class LossModule(nn.Module):
+    """Pictures and targets to losses as one module, the form in which torch's DDP takes it."""
+
+    def __init__(self, detector: TwoStageDetector, losses: DetectorLosses) -> None:
+        super().__init__()
+        self.detector = detector
+        self.losses = losses
+
+    def forward(
+        self, images: Tensor, image_sizes: Tensor, targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """The named losses of a batch; see `DetectorLosses`."""
+        return self.losses(self.detector, images, image_sizes, targets)
+
+
+class Stepper:
+    """Moves the weights of one detector."""
+
+    def __init__(
+        self, model: TwoStageDetector, losses: DetectorLosses, train: TrainConfig, ranks: Ranks
+    ) -> None:
+        """Take the detector on its device, and wrap it where several processes train.
+
+        Raises:
+            ValueError: SyncBN without GPUs.
+        """
+        self.model, self.train, self.ranks = model, train, ranks
+        self.optimizer = build_optimizer(model, train)
+        self.precision = pick_precision(train, ranks.device)
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.precision == "fp16")
+        self.mean = MeanWeights(model, train.ema_decay) if train.ema_decay else None
+        self.module: nn.Module = LossModule(model, losses)
+        if ranks.world > 1:
+            self.module = DistributedDataParallel(self.module)
+
+    def step(self, parts: Sequence[Batch], rate: float) -> StepResult:
+        """Move the weights once.
+
+        Without a finite loss and gradient they stay as they are, and so do BatchNorm's statistics.
+
+        Args:
+            parts: this process's pictures, in the parts that are computed one after another; the
+                gradient is the mean of theirs.
+            rate: the learning rate.
+        """
+        set_rate(self.optimizer, rate)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            for name, value in self._add_gradient(part, 1 / len(parts), exchange=last).items():
+                sums[name] = sums.get(name, 0.0) + value
+        means = self.ranks.sum([value / self.ranks.world for value in sums.values()])
+        losses = dict(zip(sums, means, strict=True))
+        norm = self._clipped_norm()
+        finite = all(math.isfinite(value) for value in losses.values())
+        if finite and math.isfinite(norm):
+            self._move()
+            return StepResult(losses, norm, good=True)
+        self._restore(buffers)
+        scale_was_large = self._lower_scale()
+        return StepResult(losses, norm, good=finite and scale_was_large)
+
+    def _add_gradient(self, batch: Batch, weight: float, *, exchange: bool) -> dict[str, float]:
+        """Add a part's gradient and return its weighted losses; `exchange` averages gradients."""
+        place = self.ranks.device
+        images, sizes = batch.images.to(place, non_blocking=True), batch.image_sizes.to(place)
+        targets = [
+            replace(
+                target,
+                boxes=target.boxes.to(place),
+                classes=target.classes.to(place),
+                seed=self.train.seed * SEED_STRIDE + number,
+            )
+            for target, number in zip(batch.targets, batch.numbers, strict=True)
+        ]
+        with self._exchanged(exchange):
+            with self._lowered():
+                losses = self.module(images, sizes, targets)
+            terms = torch.stack([loss.float() for loss in losses.values()]) * weight
+            # Also where a loss is not finite: the other processes wait for our gradient.
+            self.scaler.scale(terms.sum()).backward()  # type: ignore[no-untyped-call]
+        return dict(zip(losses, terms.tolist(), strict=True))  # one transfer from the device
+
+    def _exchanged(self, exchange: bool) -> AbstractContextManager[Any]:
+        if exchange or not isinstance(self.module, DistributedDataParallel):
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.module.no_sync()  # type: ignore[no-untyped-call]
+        return context
+
+    def _lowered(self) -> AbstractContextManager[Any]:
+        """Lowers convolutions and matrix products; weights, losses and boxes stay fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.ranks.device.type, dtype)
+
+    def _clipped_norm(self) -> float:
+        self.scaler.unscale_(self.optimizer)
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm))
+
+    def _move(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.mean is not None:
+            self.mean.update(self.model)
+
+    @torch.no_grad()
+    def _restore(self, buffers: list[Tensor]) -> None:
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    def _lower_scale(self) -> bool:
+        """Halve fp16's scale of the gradient; False where that cannot be what was wrong."""
+        if not self.scaler.is_enabled():
+            return False
+        scale = self.scaler.get_scale()
+        self.scaler.update(max(scale / 2, 1.0))
+        return scale > 1
 
 
 def pick_precision(train: TrainConfig, place: torch.device) -> str:
@@ -95,21 +180,3 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group of parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def pick_device(device: str) -> torch.device:
-    """The device to train on; "auto" takes the GPU where torch sees one.
-
-    Raises:
-        BackendUnavailableError: CUDA was asked for by name and is not here.
-        ValueError: not a device name.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu or cuda, got {device!r}") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise BackendUnavailableError(f"device {device}: torch sees no GPU; use --device cpu")
-    return place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from .detector import TwoStageDetector
 
 
+def _at_least_one(count: int) -> float:
+    """The divisor of one process on its own; 1 where there is nothing to divide."""
+    return float(max(count, 1))
+
+
 class DetectorLosses:
     """The losses of one batch, by name, weighted as the config says.
 
@@ -39,15 +44,17 @@ class DetectorLosses:
     stage k. All are finite and have a gradient, also where no picture has an object.
     """
 
-    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(self, config: ModelConfig, share: Callable[[int], float] = _at_least_one) -> None:
         """Keep the settings.
 
         Args:
             config: the detector's parts.
-            generator: draws the RoIs, on the CPU; None for torch's global one.
+            share: turns the count of objects, cells or RoIs that a sum is over into its divisor.
+                Several processes that average their gradients pass one that gives the mean of
+                their counts: together they then train on what one process with all pictures would.
         """
         self.config = config
-        self.generator = generator
+        self.share = share
 
     def __call__(
         self,
@@ -111,11 +118,11 @@ class DetectorLosses:
         cells = wanted.regression.indices
         predicted = ltrb.transpose(1, 2).reshape(-1, 4)[cells]
         regression = giou_loss(predicted, wanted.regression.ltrb_strides)
-        scale = config.heatmap_weight / max(len(wanted.positives), 1)
+        scale = config.heatmap_weight / self.share(len(wanted.positives))
         return {
             "heatmap_positive": heatmap.positive * scale,
             "heatmap_negative": heatmap.negative * scale,
-            "regression": regression * config.regression_weight / max(len(cells), 1),
+            "regression": regression * config.regression_weight / self.share(len(cells)),
         }
 
     def cascade_losses(
@@ -151,8 +158,9 @@ class DetectorLosses:
             wanted = encode_deltas(rois[positive], matches.boxes[positive], weights)
             background = logits.shape[1] - 1
             classes = torch.where(classes == BACKGROUND, background, classes)
-            losses[f"class_{k}"] = classification_loss(logits.float(), classes)
-            losses[f"box_{k}"] = box_delta_loss(deltas[positive].float(), wanted, len(rois))
+            divisor = self.share(len(rois))
+            losses[f"class_{k}"] = classification_loss(logits.float(), classes) / divisor
+            losses[f"box_{k}"] = box_delta_loss(deltas[positive].float(), wanted) / divisor
             boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)
         return losses
 
@@ -162,9 +170,8 @@ class DetectorLosses:
         sampled = []
         for some, target in zip(boxes, targets, strict=True):
             classes = match_boxes(some, target, config.ious[0]).classes
-            kept = sample_rois(
-                classes, config.rois_per_image, config.positive_fraction, self.generator
-            )
+            generator = None if target.seed is None else torch.Generator().manual_seed(target.seed)
+            kept = sample_rois(classes, config.rois_per_image, config.positive_fraction, generator)
             sampled.append(some[kept])
         return sampled
 

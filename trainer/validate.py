@@ -15,19 +15,26 @@ from .data.coco import CocoDataset, Picture
 from .data.loader import Batch, validation_batches
 from .data.transforms import clip_boxes, scale_boxes
 from .detector import TwoStageDetector
+from .distributed import Ranks
 from .structures import RawDetections
 
 
 def validate(
-    model: TwoStageDetector, data: CocoDataset, config: Config, batch: int = 8
+    model: TwoStageDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
 ) -> dict[str, Any]:
-    """COCO metrics of the detector on every picture, with the input rule of the exported model."""
-    results = detect_all(model, data, config, batch)
-    image_ids = [picture.image_id for picture in data.pictures]
+    """COCO metrics of the detector on every picture, with the input rule of the exported model.
+
+    Each process detects in its share of the pictures; all get the same metrics.
+    """
+    results = ranks.gather(detect_all(model, data, config, ranks, batch))
+    return ranks.on_main(lambda: _metrics(data, results, config))
+
+
+def _metrics(data: CocoDataset, results: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     metrics: dict[str, Any] = coco_metrics(
         data.annotations,
         results,
-        image_ids=image_ids,
+        image_ids=[picture.image_id for picture in data.pictures],
         max_detections=config.model.second_stage.detections,
     )
     return metrics
@@ -35,15 +42,18 @@ def validate(
 
 @torch.inference_mode()
 def detect_all(
-    model: TwoStageDetector, data: CocoDataset, config: Config, batch: int = 8
+    model: TwoStageDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
 ) -> list[dict[str, Any]]:
-    """COCO result dicts of every picture; the model's training mode is put back after."""
+    """COCO result dicts of this process's share of the pictures.
+
+    The model's training mode is put back after.
+    """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     results: list[dict[str, Any]] = []
     try:
-        for pictures in validation_batches(data, config, batch):
+        for pictures in validation_batches(data, config, batch, rank=ranks.rank, world=ranks.world):
             raw = model(pictures.images.to(device), pictures.image_sizes.to(device))
             results += to_coco(raw, pictures, data.category_ids)
     finally:

@@ -49,18 +49,16 @@ def _area(box: Sequence[float]) -> float:
 
 
 def cross_entropy_loops(logits: Sequence[Sequence[float]], classes: Sequence[int]) -> float:
-    """Mean over RoIs of -log softmax."""
+    """Sum over RoIs of -log softmax."""
     total = 0.0
     for row, wanted in zip(logits, classes, strict=True):
         total += math.log(sum(math.exp(logit) for logit in row)) - row[wanted]
-    return total / max(len(classes), 1)
+    return total
 
 
-def delta_loops(
-    deltas: Sequence[Sequence[float]], targets: Sequence[Sequence[float]], rois: int
-) -> float:
-    """Sum of absolute errors over the number of RoIs."""
+def delta_loops(deltas: Sequence[Sequence[float]], targets: Sequence[Sequence[float]]) -> float:
+    """Sum of absolute errors."""
     total = 0.0
     for found, wanted in zip(deltas, targets, strict=True):
         total += sum(abs(a - b) for a, b in zip(found, wanted, strict=True))
-    return total / max(rois, 1)
+    return total

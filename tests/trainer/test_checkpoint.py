@@ -14,11 +14,9 @@ from cn2.trainer import checkpoint
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import (
     load_checkpoint,
-    load_training_state,
     load_weights,
     read_checkpoint,
     save_checkpoint,
-    save_training_state,
     write_tensors,
 )
 from cn2.trainer.config import ShortEdgeConfig, config_to_dict
@@ -151,34 +149,6 @@ def test_a_failing_write_leaves_the_old_file(
         save_checkpoint(path, model, tiny_config(), license="", provenance="")
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
-
-
-def test_training_state_brings_back_weights_momentum_and_random_state(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = build_detector(tiny_config())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    save_training_state(tmp_path / "state", model, optimizer, {"step": 7})
-    drawn = torch.rand(3)
-
-    other = build_detector(tiny_config()).to(memory_format=torch.channels_last)
-    again = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
-    assert load_training_state(tmp_path / "state", other, again) == {"step": 7}
-    assert torch.equal(torch.rand(3), drawn)
-    for one, two in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(one, two)
-        momentum = optimizer.state[one]["momentum_buffer"]
-        assert torch.equal(momentum, again.state[two]["momentum_buffer"])
-    with pytest.raises(ModelFormatError, match="cn2 checkpoint"):
-        load_checkpoint(tmp_path / "state")
-
-
-def test_a_checkpoint_is_no_training_state(path: Path, model: TwoStageDetector) -> None:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(ModelFormatError, match="training state"):
-        load_training_state(path, model, optimizer)
 
 
 def test_a_checkpoint_of_format_1_is_read(path: Path) -> None:

@@ -46,12 +46,12 @@ def losses_of(
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """The losses of random pictures, their RoIs drawn with the seed."""
-    generator = torch.Generator().manual_seed(seed)
+    targets = [replace(target, seed=seed + k) for k, target in enumerate(targets)]
     shape = (len(targets), TINY_HEIGHT, TINY_WIDTH, 3)
     images = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(9))
     sizes = torch.tensor([[TINY_HEIGHT - 3, TINY_WIDTH - 5]] * len(targets))
     place = next(detector.parameters()).device
-    losses = DetectorLosses(model or tiny_config().model, generator)
+    losses = DetectorLosses(model or tiny_config().model)
     return losses(detector, images.to(place, torch.uint8), sizes.to(place), targets)
 
 
@@ -211,12 +211,12 @@ def test_cascade_losses_by_hand() -> None:
     positive = [True, True, False]  # IoU 1, 0.82 of 0.7 wanted, 0.67 of 0.8 wanted
     for k, (rows, hit) in enumerate(zip(expected, positive, strict=True)):
         logits = [[0.1, 0.2, 0.3, 0.4]] * 2
-        loss = cross_entropy_loops(logits, [3, 0 if hit else 3])
+        loss = cross_entropy_loops(logits, [3, 0 if hit else 3]) / 2  # RoIs
         assert found[f"class_{k}"].item() == pytest.approx(loss, rel=1e-5)
         weights = model.second_stage.delta_weights[k]
         wanted = encode_deltas(torch.tensor([rows[1]]).float(), truth.boxes, weights).tolist()
         answer = [watched.stages[k].answer.tolist()]
-        loss = delta_loops(answer, wanted, 2) if hit else 0.0
+        loss = delta_loops(answer, wanted) / 2 if hit else 0.0  # RoIs
         assert found[f"box_{k}"].item() == pytest.approx(loss, rel=1e-5)
 
 

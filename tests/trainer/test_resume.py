@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import cn2.trainer.train as train_module
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
 from cn2.trainer.train import RunFiles, train
-from cn2.trainer.train_step import train_step
+from cn2.trainer.train_step import Stepper
 from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
 
 STEPS = 4
@@ -46,15 +45,16 @@ def steps(files: RunFiles) -> list[tuple[int, float]]:
 def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, number: int, kind: signal.Signals) -> None:
     """Send this process a signal in the middle of a step (counted from 1)."""
     calls = 0
+    step = Stepper.step
 
     def interrupted(*arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == number:
             signal.raise_signal(kind)
-        return train_step(*arguments)
+        return step(*arguments)
 
-    monkeypatch.setattr(train_module, "train_step", interrupted)
+    monkeypatch.setattr(Stepper, "step", interrupted)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -106,7 +106,7 @@ def test_a_finished_run_goes_on_when_given_more_steps(files: RunFiles) -> None:
 
 def test_the_best_checkpoint_survives_a_resume(files: RunFiles) -> None:
     train(with_training(tiny_config(), steps=1), files)
-    state_file = files.out / "training_state.safetensors"
+    state_file = files.out / "states" / "00000001.safetensors"
     tensors, metadata = read_tensors(state_file)
     values = json.loads(metadata["cn2.training"]) | {"best_ap": 0.99}
     write_tensors(state_file, tensors, {"cn2.training": json.dumps(values)})

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import ModelConfig
 from cn2.trainer.data.loader import Batch, epoch_batches
+from cn2.trainer.distributed import Ranks
 from cn2.trainer.train import RunFiles, TrainingError, train
-from cn2.trainer.train_step import build_optimizer, set_rate, train_step
+from cn2.trainer.train_step import Stepper, build_optimizer
 from cn2.trainer.training_losses import DetectorLosses
 from factories import coco_annotations, picture, tiny_config, with_training, write_dataset
 
@@ -34,6 +36,7 @@ BOXES = [
     [(1, [60.0, 30.0, 36.0, 34.0]), (3, [4.0, 30.0, 20.0, 20.0])],
 ]
 SIZES = [(64, 96), (64, 96), (96, 64), (50, 80)]
+HERE = Ranks(device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -47,6 +50,12 @@ def files(tmp_path: Path) -> RunFiles:
         val_images=pictures,
         out=tmp_path / "run",
         license="CC0-1.0",
+    )
+
+
+def batch_of(images: Tensor) -> Batch:
+    return Batch(
+        images=images, image_sizes=torch.zeros(1), targets=[], pictures=[], numbers=[], broken=[]
     )
 
 
@@ -69,7 +78,8 @@ def test_a_run_writes_config_log_checkpoints_and_state(files: RunFiles) -> None:
     assert metadata["cn2.license"] == "CC0-1.0"
     assert not model.training
     assert (files.out / "best.safetensors").is_file()
-    assert (files.out / "training_state.safetensors").is_file()
+    states = sorted(path.name for path in (files.out / "states").iterdir())
+    assert states == ["00000002.safetensors", "00000003.safetensors"]  # the last two
     assert json.loads((files.out / "config.json").read_text())["preset"] == "tiny"
 
 
@@ -99,8 +109,8 @@ class Spoiled:
     bad_steps: tuple[int, ...] = ()
     calls = 0
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.losses = DetectorLosses(config)
+    def __init__(self, config: ModelConfig, share: Callable[[int], float]) -> None:
+        self.losses = DetectorLosses(config, share)
         Spoiled.calls = 0
 
     def __call__(self, *arguments: Any) -> dict[str, Tensor]:
@@ -141,7 +151,6 @@ def test_a_bad_step_leaves_weights_and_statistics_alone() -> None:
     torch.manual_seed(0)
     config = tiny_config()
     model = build_detector(config)
-    optimizer = build_optimizer(model, config.train)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def nan_losses(*_: Any) -> dict[str, Tensor]:
@@ -149,10 +158,14 @@ def test_a_bad_step_leaves_weights_and_statistics_alone() -> None:
         return {"regression": features[0].sum() * float("nan")}
 
     images = torch.from_numpy(picture())[None]
-    batch = Batch(images=images, image_sizes=torch.zeros(1), targets=[], pictures=[])
-    losses, norm = train_step(model, optimizer, nan_losses, batch, config.train)  # type: ignore[arg-type]
-    assert math.isnan(losses["regression"])
-    assert math.isnan(norm)
+    mean = with_training(config, ema_decay=0.9).train
+    stepper = Stepper(model, nan_losses, mean, HERE)  # type: ignore[arg-type]
+    result = stepper.step([batch_of(images)], rate=0.1)
+    assert math.isnan(result.losses["regression"])
+    assert math.isnan(result.norm)
+    assert not result.good
+    assert stepper.mean is not None
+    assert stepper.mean.updates == 0
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -175,16 +188,15 @@ def test_gradients_are_clipped_and_the_rate_is_the_schedules() -> None:
     config = tiny_config()
     settings = replace(config.train, clip_norm=0.5, momentum=0.0, weight_decay=0.0)
     model = build_detector(config)
-    optimizer = build_optimizer(model, settings)
-    set_rate(optimizer, 0.25)
     before = [parameter.detach().clone() for parameter in model.parameters()]
 
     def loud(*_: Any) -> dict[str, Tensor]:
         return {"loss": 100 * model.first_stage.head.heatmap.bias.sum()}
 
-    batch = Batch(images=torch.zeros(1), image_sizes=torch.zeros(1), targets=[], pictures=[])
-    _, norm = train_step(model, optimizer, loud, batch, settings)  # type: ignore[arg-type]
-    assert norm == pytest.approx(100.0)
+    stepper = Stepper(model, loud, settings, HERE)  # type: ignore[arg-type]
+    result = stepper.step([batch_of(torch.zeros(1))], rate=0.25)
+    assert result.norm == pytest.approx(100.0)
+    assert result.good
     moves = [(a.detach() - b).norm() for a, b in zip(model.parameters(), before, strict=True)]
     assert float(torch.stack(moves).norm()) == pytest.approx(0.5 * 0.25, rel=1e-4)
 

@@ -61,10 +61,11 @@ class Tree(nn.Module):
         else:
             self.first = Tree(inputs, outputs, depth=depth - 1, stride=stride)
             self.second = Tree(outputs, outputs, depth=depth - 1, stride=1, joined=joined + outputs)
-        # Published weights have a projection in every tree; only those of depth 1 use it.
         self.project = (
             conv_batch_norm(inputs, outputs, 1, relu=False) if inputs != outputs else None
         )
+        if depth > 1 and self.project is not None:  # in published weights, but only depth 1 uses it
+            self.project.requires_grad_(False)
 
     def forward(self, x: Tensor, outside: Sequence[Tensor] = ()) -> Tensor:
         """(B, C, h, w) and what to join besides -> (B, C', h / stride, w / stride)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import cv2
@@ -42,6 +42,12 @@ class Sample(NamedTuple):
     pixels: Pixels
     boxes: Boxes
     picture: Picture
+    number: int = 0
+
+
+class BrokenPicture(NamedTuple):
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class Batch:
     image_sizes: Tensor  # (B, 2) int64 height, width of the picture on the canvas
     targets: list[Target]
     pictures: list[Picture]
+    numbers: list[int] = field(default_factory=list)
+    broken: list[BrokenPicture] = field(default_factory=list)
 
     def pin_memory(self) -> Batch:
         """The same batch, its pictures in memory that a GPU copies from while it computes."""
@@ -78,12 +86,13 @@ class TrainSamples(Dataset[Sample | PictureError]):
         short_edge = draw.choice(range(resize.smallest, resize.largest + 1, resize.step))
         flipped = draw.random() < self.train.flip
         picture = self.data.pictures[index]
+        self._number = number
         size = resized_size(picture.height, picture.width, short_edge, resize.long_edge)
         sample = load_sample(picture, size, self.input, reduced=True)
         if flipped:
             pixels, boxes = flip_horizontally(sample.pixels, sample.boxes)
-            return Sample(pixels, boxes, picture)
-        return sample
+            return Sample(pixels, boxes, picture, number)
+        return sample._replace(number=number)
 
 
 class ValidationSamples(Dataset[Sample | PictureError]):
@@ -200,6 +209,7 @@ def collate(samples: list[Sample], divisor: int) -> Batch:
         image_sizes=torch.tensor(sizes, dtype=torch.int64),
         targets=targets,
         pictures=[sample.picture for sample in samples],
+        numbers=[sample.number for sample in samples],
     )
 
 
@@ -215,7 +225,28 @@ class _Collate:
         return bad[0] if bad else collate(good, self.divisor)
 
 
-def train_batches(data: CocoDataset, config: Config, first_step: int = 0) -> Iterator[Batch]:
+class _Split:
+    def __init__(self, order, acc, rank, world):
+        self.o, self.a, self.r, self.w = order, acc, rank, world
+
+    def __iter__(self):
+        for keys in self.o:
+            n = len(keys) // (self.a * self.w)
+            for a in range(self.a):
+                i = (a * self.w + self.r) * n
+                yield keys[i : i + n]
+
+    def __len__(self):
+        return len(self.o) * self.a
+
+
+def _split(*a):
+    return _Split(*a)
+
+
+def train_batches(
+    data: CocoDataset, config: Config, first_step: int = 0, *, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """Batches for the steps first_step .. train.steps - 1, prepared by worker processes.
 
     Raises:
@@ -224,7 +255,12 @@ def train_batches(data: CocoDataset, config: Config, first_step: int = 0) -> Ite
     train = config.train
     loader = DataLoader(
         TrainSamples(data, config.input, train),
-        batch_sampler=SampleOrder(data, train.batch, train.seed, first_step, train.steps),
+        batch_sampler=_split(
+            SampleOrder(data, train.batch, train.seed, first_step, train.steps),
+            train.accumulate,
+            rank,
+            world,
+        ),
         collate_fn=_Collate(config.input.divisor),
         num_workers=train.workers,
         multiprocessing_context=_context(train.workers),
@@ -235,7 +271,9 @@ def train_batches(data: CocoDataset, config: Config, first_step: int = 0) -> Ite
     return _raise_errors(loader)
 
 
-def validation_batches(data: CocoDataset, config: Config, batch: int) -> Iterator[Batch]:
+def validation_batches(
+    data: CocoDataset, config: Config, batch: int, *, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """Every picture once; the pictures of a batch share one canvas, so none changes another.
 
     Raises:
@@ -246,7 +284,9 @@ def validation_batches(data: CocoDataset, config: Config, batch: int) -> Iterato
     for index in range(len(data.pictures)):
         canvas = canvas_size([samples.size(index)], config.input.divisor)
         groups.setdefault(canvas, []).append(index)
-    batches = [of[i : i + batch] for of in groups.values() for i in range(0, len(of), batch)]
+    batches = [of[i : i + batch] for of in groups.values() for i in range(0, len(of), batch)][
+        rank::world
+    ]
     workers = min(config.train.workers, 1)
     loader = DataLoader(
         samples,

@@ -1,0 +1,81 @@
+"""Several processes train as one with all the pictures does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cn2.trainer.checkpoint import read_checkpoint
+from cn2.trainer.distributed import Ranks, joined_ranks
+from factories import coco_annotations, write_dataset
+
+SCRIPT = Path(__file__).parent / "rank_training.py"
+SIZES = [(64, 96), (60, 96), (96, 64), (50, 80), (64, 64), (96, 60), (64, 90)]
+BOXES = [
+    [(1, [10.0, 8.0, 30.0, 20.0]), (7, [50.0, 20.0, 24.0, 40.0])],
+    [],  # a picture without an object: its process has fewer than the other
+    [(3, [0.0, 0.0, 40.0, 30.0])],
+    [(1, [50.0, 20.0, 26.0, 24.0]), (3, [4.0, 20.0, 20.0, 20.0])],
+    [(7, [5.0, 5.0, 50.0, 50.0])],
+    [(1, [5.0, 50.0, 20.0, 20.0])],
+    [(3, [40.0, 10.0, 40.0, 50.0])],
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven small pictures, landscape, portrait and square."""
+    folder = tmp_path_factory.mktemp("ranks")
+    write_dataset(folder, coco_annotations(SIZES, BOXES))
+    return folder
+
+
+def run(folder: Path, out: Path, *overrides: str, processes: int, resume: bool = False) -> str:
+    """Train in so many processes; stderr."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    start = launcher if processes > 1 else []
+    command = [sys.executable, *start, str(SCRIPT), str(folder), str(out), *overrides]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "RESUME": str(int(resume))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_equal_one_with_the_double_batch(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "one", processes=1)
+    told = run(folder, tmp_path / "two", processes=2)
+    assert told.count("step 5/5") == 1  # rank 0 reports, and nobody else
+
+    _, _, one = read_checkpoint(tmp_path / "one" / "last.safetensors")
+    _, _, two = read_checkpoint(tmp_path / "two" / "last.safetensors")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert (a["kind"], a["step"]) == (b["kind"], b["step"])
+        if a["kind"] == "train":
+            assert b["losses"] == pytest.approx(a["losses"], rel=1e-4)
+            assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-4)
+        else:
+            assert b["images"] == a["images"] == 7  # every picture is scored, and once
+            assert b["AP"] == pytest.approx(a["AP"], abs=1e-4)
+
+
+def test_one_process_is_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined_ranks("cpu") as ranks:
+        assert ranks == Ranks(device=torch.device("cpu"))
+        assert ranks.sum([1.0, 2.5]) == [1.0, 2.5]
+        assert ranks.gather(["a"]) == ["a"]
+        assert [ranks.share(0), ranks.share(1), ranks.share(8)] == [1.0, 1.0, 8.0]
+        assert ranks.on_main(lambda: 3) == 3
