@@ -1,9 +1,14 @@
 """One run of training for tests, with GroupNorm for BatchNorm; torchrun starts several at once.
 
 python rank_training.py FOLDER OUT [key.path=value ...]
+
+RESUME=1 continues the run in OUT. KILL_AT_FSYNC=n ends the process by SIGKILL at its n-th fsync:
+in the middle of writing a state or a checkpoint, or between the two.
 """
 
+import itertools
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +22,19 @@ from cn2.trainer import layers
 from cn2.trainer.config import apply_overrides
 from cn2.trainer.train import RunFiles, train
 from factories import short_edges, tiny_config, with_training
+
+
+def kill_at_fsync(number: int) -> None:
+    """Let the n-th fsync (counted from 1) be the last thing that this process does."""
+    calls = itertools.count(1)
+    fsync = os.fsync
+
+    def killing(descriptor: int) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    os.fsync = killing  # type: ignore[assignment]
 
 
 def main(folder: Path, out: Path, *overrides: str) -> None:
@@ -34,6 +52,7 @@ def main(folder: Path, out: Path, *overrides: str) -> None:
         out=out,
     )
     resume = os.environ.get("RESUME") == "1"
+    kill_at_fsync(int(os.environ.get("KILL_AT_FSYNC", "0")))
     train(apply_overrides(config, overrides), files, resume=resume, device="cpu")
 
 

@@ -1,0 +1,111 @@
+"""Killed at any moment, a run goes on from its last whole state and ends where it would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cn2.trainer.checkpoint import read_checkpoint
+from factories import coco_annotations, write_dataset
+
+SCRIPT = Path(__file__).parent / "rank_training.py"
+SAME = 1e-6
+SIZES = [(64, 96), (60, 96), (96, 64), (50, 80)]
+BOXES = [
+    [(1, [10.0, 8.0, 30.0, 20.0]), (7, [50.0, 20.0, 24.0, 40.0])],
+    [],
+    [(3, [0.0, 0.0, 40.0, 30.0])],
+    [(1, [50.0, 20.0, 26.0, 24.0]), (3, [4.0, 20.0, 20.0, 20.0])],
+]
+SETTINGS = ("train.ema_decay=0.9", "train.eval_every=4", "train.batch=2", "train.lr_batch=2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crash")
+    write_dataset(folder, coco_annotations(SIZES, BOXES))
+    return folder
+
+
+def start(
+    folder: Path, out: Path, *overrides: str, resume: bool = False, kill_at_fsync: int = 0
+) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), str(out), *SETTINGS, *overrides]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "RESUME": str(int(resume)),
+        "KILL_AT_FSYNC": str(kill_at_fsync),
+    }
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told[-2000:]
+    return told
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Both ended with the same weights and tell the same steps and scores."""
+    for name in ("last.safetensors", "best.safetensors"):
+        _, _, first = read_checkpoint(one / name)
+        _, _, second = read_checkpoint(two / name)
+        for key, value in first.items():
+            torch.testing.assert_close(second[key], value, rtol=SAME, atol=SAME, msg=key)
+    told = [
+        [(r["kind"], r["step"], r.get("loss"), r.get("AP")) for r in rows(o)] for o in (one, two)
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 8 steps that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    finish(start(folder, out, "train.steps=8", "train.save_every=2"))
+    return out
+
+
+# A save is four fsyncs: of the state and its folder, of `last` and its folder; step 4 also writes
+# `best`, before its state.
+@pytest.mark.parametrize("fsync", [1, 3, 5, 8])
+def test_killed_while_it_saves(folder: Path, whole: Path, tmp_path: Path, fsync: int) -> None:
+    steps = ("train.steps=8", "train.save_every=2")
+    killed = start(folder, tmp_path, *steps, kill_at_fsync=fsync)
+    killed.communicate(timeout=240)
+    assert killed.returncode == -signal.SIGKILL
+    begun = any((tmp_path / "states").glob("*.safetensors"))
+    assert begun == (fsync > 1)  # killed in its first save, the run has to start anew
+    finish(start(folder, tmp_path, *steps, resume=begun))
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_after_100_of_200_steps(folder: Path, tmp_path: Path) -> None:
+    steps = ("train.steps=200", "train.save_every=25")
+    finish(start(folder, tmp_path / "whole", *steps))
+    killed = start(folder, tmp_path / "killed", *steps)
+    while not (tmp_path / "killed" / "states" / "00000100.safetensors").exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)  # some steps on from the state
+    killed.kill()
+    killed.communicate()
+    told = finish(start(folder, tmp_path / "killed", *steps, resume=True))
+    assert "continuing at step 1" in told  # 100 or 125
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
