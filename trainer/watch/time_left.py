@@ -44,7 +44,7 @@ class TimeLeft:
         self._done_at = {"eval": first_step, "save": first_step}
         self._seconds: dict[str, float | None] = {"eval": eval_s, "save": None}
         self._recent: deque[float] = deque(maxlen=RECENT_STEPS)
-        self._slow = SLOW_STEPS
+        self._slow: int | None = SLOW_STEPS  # counted until there are better ones
         self._clock = clock
         self._last = clock()
 
@@ -52,7 +52,7 @@ class TimeLeft:
         """One more step is done."""
         if len(self._recent) == self._slow:
             self._recent.clear()
-            self._slow = -1
+            self._slow = None
         self._recent.append(self._lap())
         self._step += 1
 
