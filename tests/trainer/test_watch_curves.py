@@ -114,18 +114,20 @@ def test_a_log_without_a_row_gives_a_line(tmp_path: Path, caplog: pytest.LogCapt
 def test_without_matplotlib_one_line_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     draw_curves(REAL_LOG, tmp_path / "curves.png")
     assert caplog.messages == ["no curve picture: matplotlib is missing; pip install 'cn2[train]'"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(train_row(10)) + "\n")
     with pytest.raises(OutputError, match=r"curves\.png: cannot be written \(No such file"):
-        draw_curves(REAL_LOG, tmp_path / "gone" / "curves.png")
+        draw_curves(log, tmp_path / "gone" / "curves.png")
 
 
-def test_pyplot_is_left_alone(tmp_path: Path) -> None:
-    sys.modules.pop("matplotlib.pyplot", None)
-    draw_curves(REAL_LOG, tmp_path / "curves.png")
+def test_pyplot_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
+    draw(tmp_path, [train_row(10), score_row(10, 0.5)])
     assert "matplotlib.pyplot" not in sys.modules

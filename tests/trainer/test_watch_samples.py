@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cn2.runtime.drawing import class_color
+from cn2.trainer.build import build_detector
 from cn2.trainer.data.coco import CocoDataset, load_coco
+from cn2.trainer.validate import detect_all
 from cn2.trainer.watch.samples import (
     GAP_PX,
     HEADING_PX,
@@ -15,7 +18,7 @@ from cn2.trainer.watch.samples import (
     choose_pictures,
     draw_samples,
 )
-from factories import coco_annotations, write_dataset
+from factories import coco_annotations, tiny_config, write_dataset
 
 BOX = [20.0, 30.0, 40.0, 24.0]  # xywh
 
@@ -56,6 +59,19 @@ def test_truth_at_the_left_and_detections_at_the_right(tmp_path: Path) -> None:
     assert lower[:, 0].max() == 40 + 20 - 1
     assert not len(frame(right, box))
     assert not len(frame(right, disc))
+
+
+def test_it_takes_what_a_detector_finds(tmp_path: Path) -> None:
+    data = dataset(tmp_path, [(64, 96), (96, 64)], [[(3, BOX)], [(7, BOX)]])
+    torch.manual_seed(0)
+    results = detect_all(build_detector(tiny_config()), data, tiny_config())
+    best = max(row["score"] for row in results)
+    blank, found = (draw_samples(data, results, score_threshold=t) for t in (best, 0.0))
+    assert [pixels.shape[0] for pixels in found] == [64 + HEADING_PX, 96 + HEADING_PX]
+    for nothing, something, width in zip(blank, found, (96, 64), strict=True):
+        changed = (nothing != something).any(axis=2)[HEADING_PX:]
+        assert not changed[:, : width + GAP_PX].any()  # the ground truth
+        assert changed[:, width + GAP_PX :].sum() > 100
 
 
 def test_boxes_follow_a_picture_that_is_made_smaller(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 from dataclasses import dataclass
@@ -48,14 +49,11 @@ def draw_curves(log: Path, out: Path) -> None:
     if not (curves.losses or curves.rate or curves.scores):
         logger.warning("%s: no step to draw a curve of", log)
         return
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         logger.warning("no curve picture: matplotlib is missing; pip install 'cn2[train]'")
         return
-    canvas = FigureCanvasAgg(_figure(curves))  # not pyplot, which keeps state for the process
     try:
-        canvas.print_png(str(out))
+        _figure(curves).savefig(out, format="png")
     except OSError as error:
         raise OutputError(f"{out}: cannot be written ({error.strerror})") from None
 
@@ -87,7 +85,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _figure(curves: Curves) -> Figure:
-    """One panel for each kind of curve that there is, over the same steps."""
+    """One panel for each kind of curve that there is, over the same steps.
+
+    Without pyplot, which keeps state for the whole process.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+QUEUE = 1000  # points that may wait for the writing thread, so that no report waits for it
 FLUSH_S = 10  # seconds that points may stay in memory; a kill loses them
 SINGLE_VALUES = ("learning_rate", "gradient_norm", "images_per_s", "waited_for_data")
 
@@ -23,7 +24,10 @@ class TensorBoardLog:
     """Writes event files into a folder; without the package it says so once and writes nothing."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Go on after `first_step` steps: of later ones, which a kill undid, points are hidden."""
+        """Go on after `first_step` steps; points of later ones, which a kill undid, are hidden.
+
+        TensorBoard's fast loader hides an undone point only once its tag has a new one.
+        """
         self._writer = _open(folder, first_step)
 
     def train(self, step: int, row: dict[str, Any]) -> None:
@@ -69,4 +73,4 @@ def _open(folder: Path, first_step: int) -> SummaryWriter | None:
         return None
     # Points from purge_step on are hidden: those of a first step are kept, of a fresh run none.
     purge_step = first_step + 1 if first_step else 0
-    return SummaryWriter(str(folder), purge_step=purge_step, flush_secs=FLUSH_S)
+    return SummaryWriter(str(folder), purge_step=purge_step, max_queue=QUEUE, flush_secs=FLUSH_S)
