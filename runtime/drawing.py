@@ -24,8 +24,11 @@ TEXT_SHARE, LEAST_TEXT = 1 / 34, 10  # text height: share of the short side, and
 LINE_SHARE = 1 / 240  # line width, share of the short side
 
 
-def draw_detections(picture: Pixels, found: Detections) -> Pixels:
-    """A copy of a picture (H, W, 3) with boxes and labels; the best detections lie on top."""
+def draw_detections(picture: Pixels, found: Detections, *, scores: bool = True) -> Pixels:
+    """A copy of a picture (H, W, 3) with boxes and labels; the best detections lie on top.
+
+    Without `scores` the labels are names alone, as ground truth wants it.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(picture)  # copies
@@ -41,7 +44,8 @@ def draw_detections(picture: Pixels, found: Detections) -> Pixels:
     placed: list[tuple[Rectangle, str, Color]] = []
     for box, color, label, score in zip(boxes, colors, found.labels, found.scores, strict=True):
         name = _plain(label)
-        text = _fitting_text(draw, font, [f"{name} {score:.2f}", name], image.width)
+        texts = [f"{name} {score:.2f}", name] if scores else [name]
+        text = _fitting_text(draw, font, texts, image.width)
         spot = _place_label(
             _text_size(draw, font, text), box, image.size, [spot for spot, _, _ in placed]
         )

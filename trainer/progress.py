@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +17,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
 )
+from rich.table import Column
+
+from cn2.runtime.errors import OutputError
 
 
 class RunLog:
@@ -30,8 +35,79 @@ class RunLog:
     def write(self, kind: str, **values: Any) -> None:
         """Append {"kind": kind, "time": seconds since the epoch, ...values}."""
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+
+    def rewind(self, step: int) -> None:
+        """Forget the rows after a step, and a torn last line, before anything is written.
+
+        A run that was killed at step 130 and goes on from its state of step 100 takes steps 101 to
+        130 anew. The file is replaced in one move: whoever reads it sees the old or the new one.
+        A row without a step is kept.
+
+        Raises:
+            ValueError: a line before the last one is no row.
+            OutputError: the file cannot be written.
+        """
+        if not self.path.is_file():
+            return
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        kept = [line for line, row in _rows(text, self.path) if row.get("step", 0) <= step]
+        new = "".join(f"{line}\n" for line in kept)
+        if new != text:
+            _replace(self.path, new)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log; a last line that a kill tore is left out.
+
+    Raises:
+        ValueError: a line before the last one is no JSON object; the message names it.
+    """
+    return [row for _, row in _rows(path.read_text(encoding="utf-8", errors="replace"), path)]
+
+
+def _rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each line and the object that it holds."""
+    lines = text.split("\n")  # the last one is empty, or torn, or lacks its end alone
+    for number, line in enumerate(lines, 1):
+        row = _parsed(line)
+        if row is not None:
+            yield line, row
+        elif number < len(lines):
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object, got {line[:40]!r}; "
+                "was the file edited? remove the line"
+            )
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file through a temporary one beside it, so that a crash tears nothing."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror})")
 
 
 class StepMeter:
@@ -84,9 +160,9 @@ class StepMeter:
 
 
 class Reporter:
-    """Progress of one run on stderr."""
+    """Progress of one run on stderr; the silent ones of all processes but the first say nothing."""
 
-    def __init__(self, steps: int, silent: bool = False) -> None:
+    def __init__(self, steps: int, *, silent: bool = False) -> None:
         self.steps = steps
         self.console = Console(file=sys.stderr, highlight=False, quiet=silent)
         self._bar: Progress | None = None
@@ -95,11 +171,10 @@ class Reporter:
     @contextmanager
     def running(self, first_step: int) -> Iterator[None]:
         """Show the bar while the block runs, where stderr is a terminal."""
-        if not self.console.is_terminal:
+        if self.console.quiet or not self.console.is_terminal:
             yield
             return
-        columns = (MofNCompleteColumn(), BarColumn(20), TextColumn("{task.description}"))
-        with Progress(*columns, console=self.console) as bar:
+        with Progress(*self._columns(), console=self.console) as bar:
             self._task = bar.add_task("starting", total=self.steps, completed=first_step)
             self._bar = bar
             try:
@@ -107,18 +182,49 @@ class Reporter:
             finally:
                 self._bar = None
 
+    def _columns(self) -> tuple[ProgressColumn, ...]:
+        """Steps, bar, text; on a narrow terminal the bar goes first, then the text's end."""
+        count = Column(no_wrap=True, min_width=2 * len(str(self.steps)) + 1)
+        text = Column(no_wrap=True, overflow="ellipsis")
+        return (
+            MofNCompleteColumn(table_column=count),
+            BarColumn(10),
+            TextColumn("{task.description}", table_column=text),
+        )
+
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
 
-    def show(self, step: int, losses: dict[str, float], images_per_s: float, left_s: float) -> None:
-        """The mean losses of the last steps, images per second, seconds left."""
+    def show(
+        self,
+        step: int,
+        losses: dict[str, float],
+        images_per_s: float,
+        left_s: float,
+        *,
+        rate: float | None = None,
+        at_least: bool = False,
+    ) -> None:
+        """Tell of the last steps.
+
+        Args:
+            step: steps done.
+            losses: means by name.
+            images_per_s: over all processes.
+            left_s: seconds until the run ends.
+            rate: the learning rate.
+            at_least: `left_s` lacks something that is not known yet.
+        """
         terms = [f"{name} {value:.3f}" for name, value in group_losses(losses).items()]
-        text = f"{' '.join(terms)}  {images_per_s:.1f} images/s  {clock(left_s)} left"
+        rates = [] if rate is None else [f"rate {rate:.2g}"]
+        left = f"{'at least ' if at_least else ''}{clock(left_s)} left"
+        parts = [" ".join(terms), *rates, f"{images_per_s:.1f} images/s", left]
         if self._bar is None:
-            self.say(f"step {step}/{self.steps}  {text}")
+            self.say(f"step {step}/{self.steps}  {'  '.join(parts)}")
         else:
+            text = "  ".join(reversed(parts))  # what matters most stays on a narrow terminal
             self._bar.update(self._task, completed=step, description=text)
 
     def say(self, line: str) -> None:

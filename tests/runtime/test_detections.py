@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cn2.runtime.detections import Detections
-from cn2.runtime.drawing import class_color
+from cn2.runtime.drawing import class_color, draw_detections
 from cn2.runtime.errors import DependencyError
 
 BOXES = [[10.0, 20.0, 40.5, 60.0], [0.0, 0.0, 100.0, 80.0], [90.0, 70.0, 100.0, 80.0]]
@@ -109,6 +109,15 @@ def test_missing_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 GREY = np.full((80, 100, 3), 128, np.uint8)
+
+
+def test_labels_without_scores_are_shorter() -> None:
+    found = make_detections([[30.0, 40.0, 50.0, 70.0]])
+    color = class_color(int(found.class_ids[0]))
+    pictures = [draw_detections(GREY, found), draw_detections(GREY, found, scores=False)]
+    filled = [(drawn[:38] == color).all(axis=2).sum() for drawn in pictures]
+    assert filled[1] < 0.8 * filled[0]
+    np.testing.assert_array_equal(pictures[0][40:], pictures[1][40:])
 
 
 def test_drawing_marks_the_box_and_leaves_the_rest() -> None:

@@ -19,7 +19,13 @@ HEAVY = ("torch", "cv2", "onnxruntime", "pydantic")
 
 # Which other folders each may import; "folder.module" allows that module alone.
 ALLOWED = {
-    "trainer": {"runtime.evaluation", "runtime.errors"},
+    # Its sample pictures are drawn like those of `cn2 detect`.
+    "trainer": {
+        "runtime.detections",
+        "runtime.drawing",
+        "runtime.errors",
+        "runtime.evaluation",
+    },
     "export": {"trainer", "runtime"},
     "runtime": {"plugins"},
     "plugins": set(),

@@ -11,7 +11,7 @@ import cn2.trainer.train as train_module
 from cn2.runtime.cli import run
 from cn2.trainer import presets
 from cn2.trainer.commands import describe, find_preset, presets_table
-from cn2.trainer.progress import Reporter, RunLog, StepMeter, clock, group_losses
+from cn2.trainer.progress import Reporter, StepMeter, clock, group_losses
 from factories import coco_annotations, tiny_config, write_dataset
 
 
@@ -148,35 +148,43 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     with reporter.running(0):
         reporter.advance(20)
         reporter.show(20, {"class_0": 1.5}, images_per_s=12.34, left_s=3725)
+        reporter.show(40, {"class_0": 1.5}, 12.34, 3725, rate=0.00123, at_least=True)
         reporter.say("[red] is no markup")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("step 20/100  loss 1.500")
-    assert lines[0].endswith("12.3 images/s  1:02:05 left")
-    assert lines[1] == "[red] is no markup"
+    assert lines[0].endswith("box 0.000  12.3 images/s  1:02:05 left")
+    assert lines[1].endswith("  rate 0.0012  12.3 images/s  at least 1:02:05 left")
+    assert lines[2:] == ["[red] is no markup"]
 
 
-def test_a_bar_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reporter = Reporter(steps=100)
-    reporter.console = Console(force_terminal=True, width=120, stderr=True)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_on_a_terminal(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(steps=90_000)
+    reporter.console = Console(force_terminal=True, width=width, stderr=True)
     with reporter.running(40):
-        reporter.show(50, {"class_0": 1.5}, images_per_s=12.34, left_s=65)
+        reporter.show(50, {"class_0": 1.5}, images_per_s=12.34, left_s=65, rate=0.02)
         reporter.say("a line above")
     text = capsys.readouterr().err
-    assert "50/100" in text
-    assert "12.3 images/s  0:01:05 left" in text
+    assert "50/90000" in text
+    assert "0:01:05 left  12.3 images/s  rate 0.02" in text  # on a narrow one too
+    assert ("class 1.500" in text) == (width == 120)
     assert "a line above" in text
 
 
-def test_the_log_is_one_object_per_line(tmp_path: Path) -> None:
-    log = RunLog(tmp_path / "log.jsonl")
-    log.write("train", step=1, loss=0.5)
-    log.write("validation", AP=None)
-    rows = [json.loads(line) for line in log.path.read_text().splitlines()]
-    assert [row["kind"] for row in rows] == ["train", "validation"]
-    assert rows[0]["loss"] == 0.5
-    assert rows[1]["AP"] is None
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_silent_reporter_says_nothing(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    reporter = Reporter(steps=100, silent=True)
+    assert reporter.console.is_terminal == terminal
+    with reporter.running(0):
+        reporter.advance(20)
+        reporter.show(20, {"class_0": 1.5}, images_per_s=12.34, left_s=3725)
+        reporter.say("not for the other processes")
+    told = capsys.readouterr()
+    assert told.err == told.out == ""
 
 
 def test_the_clock() -> None:
