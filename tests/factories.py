@@ -70,6 +70,7 @@ def tiny_config() -> Config:
             log_every=1,
             eval_every=0,
             save_every=1,
+            watch=False,
         ),
     )
 

@@ -247,6 +247,7 @@ class TrainConfig(_Strict):
     eval_every: int = 5000  # steps; 0: only at the end
     save_every: int = 1000  # steps
     keep: int = 2  # training states kept, the last ones
+    watch: bool = True  # TensorBoard events with sample pictures, and a picture of the curves
     patience: int = 0  # scorings without a better AP before the run stops; 0: it never does
     max_bad_steps: int = 10  # steps with a non-finite loss in a row before the run stops
 

@@ -67,6 +67,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line before the last one is no JSON object; the message names it.
     """
+    if not path.exists():
+        return []
     return [row for _, row in _rows(path.read_text(encoding="utf-8", errors="replace"), path)]
 
 

@@ -21,13 +21,16 @@ from .structures import RawDetections
 
 def validate(
     model: TwoStageDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """COCO metrics of the detector on every picture, with the input rule of the exported model.
 
-    Each process detects in its share of the pictures; all get the same metrics.
+    Each process detects in its share of the pictures; all get the same answer.
+
+    Returns:
+        The metrics, and the COCO result dicts that they are of.
     """
     results = ranks.gather(detect_all(model, data, config, ranks, batch))
-    return ranks.on_main(lambda: _metrics(data, results, config))
+    return ranks.on_main(lambda: _metrics(data, results, config)), results
 
 
 def _metrics(data: CocoDataset, results: list[dict[str, Any]], config: Config) -> dict[str, Any]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,8 @@ import torch
 
 from cn2.trainer.checkpoint import read_checkpoint
 from factories import coco_annotations, write_dataset
+from rank_training import start
 
-SCRIPT = Path(__file__).parent / "rank_training.py"
 SAME = 1e-6
 SIZES = [(64, 96), (60, 96), (96, 64), (50, 80)]
 BOXES = [
@@ -34,26 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crash")
     write_dataset(folder, coco_annotations(SIZES, BOXES))
     return folder
-
-
-def start(
-    folder: Path, out: Path, *overrides: str, resume: bool = False, kill_at_fsync: int = 0
-) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(folder), str(out), *SETTINGS, *overrides]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "RESUME": str(int(resume)),
-        "KILL_AT_FSYNC": str(kill_at_fsync),
-    }
-    return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    _, told = process.communicate(timeout=240)
-    assert process.returncode == 0, told[-2000:]
-    return told
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -77,7 +54,7 @@ def assert_same_run(one: Path, two: Path) -> None:
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 8 steps that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole")
-    finish(start(folder, out, "train.steps=8", "train.save_every=2"))
+    start(folder, out, *SETTINGS, "train.steps=8", "train.save_every=2").finish()
     return out
 
 
@@ -85,27 +62,26 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # `best`, before its state.
 @pytest.mark.parametrize("fsync", [1, 3, 5, 8])
 def test_killed_while_it_saves(folder: Path, whole: Path, tmp_path: Path, fsync: int) -> None:
-    steps = ("train.steps=8", "train.save_every=2")
-    killed = start(folder, tmp_path, *steps, kill_at_fsync=fsync)
-    killed.communicate(timeout=240)
-    assert killed.returncode == -signal.SIGKILL
+    settings = (*SETTINGS, "train.steps=8", "train.save_every=2")
+    killed = start(folder, tmp_path, *settings, kill_at_fsync=fsync)
+    assert killed.wait() == [-signal.SIGKILL]
     begun = any((tmp_path / "states").glob("*.safetensors"))
     assert begun == (fsync > 1)  # killed in its first save, the run has to start anew
-    finish(start(folder, tmp_path, *steps, resume=begun))
+    start(folder, tmp_path, *settings, resume=begun).finish()
     assert_same_run(whole, tmp_path)
 
 
 @pytest.mark.slow
 def test_killed_after_100_of_200_steps(folder: Path, tmp_path: Path) -> None:
-    steps = ("train.steps=200", "train.save_every=25")
-    finish(start(folder, tmp_path / "whole", *steps))
-    killed = start(folder, tmp_path / "killed", *steps)
+    settings = (*SETTINGS, "train.steps=200", "train.save_every=25")
+    start(folder, tmp_path / "whole", *settings).finish()
+    (process,) = start(folder, tmp_path / "killed", *settings).processes
     while not (tmp_path / "killed" / "states" / "00000100.safetensors").exists():
-        assert killed.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
-    time.sleep(0.5)  # some steps on from the state
-    killed.kill()
-    killed.communicate()
-    told = finish(start(folder, tmp_path / "killed", *steps, resume=True))
+    time.sleep(0.3)  # some steps on from the state
+    process.kill()
+    process.join()
+    (told,) = start(folder, tmp_path / "killed", *settings, resume=True).finish()
     assert "continuing at step 1" in told  # 100 or 125
     assert_same_run(tmp_path / "whole", tmp_path / "killed")

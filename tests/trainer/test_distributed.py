@@ -15,8 +15,9 @@ import torch
 from cn2.trainer.checkpoint import read_checkpoint
 from cn2.trainer.distributed import Ranks, joined_ranks
 from factories import coco_annotations, write_dataset
+from rank_training import start
 
-SCRIPT = Path(__file__).parent / "rank_training.py"
+SCRIPT = Path(__file__).parent.parent / "rank_training.py"
 SIZES = [(64, 96), (60, 96), (96, 64), (50, 80), (64, 64), (96, 60), (64, 90)]
 BOXES = [
     [(1, [10.0, 8.0, 30.0, 20.0]), (7, [50.0, 20.0, 24.0, 40.0])],
@@ -37,31 +38,44 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, *overrides: str, processes: int, resume: bool = False) -> str:
-    """Train in so many processes; stderr."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    start = launcher if processes > 1 else []
-    command = [sys.executable, *start, str(SCRIPT), str(folder), str(out), *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "RESUME": str(int(resume))}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stderr
-
-
 def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_two_processes_equal_one_with_the_double_batch(folder: Path, tmp_path: Path) -> None:
-    run(folder, tmp_path / "one", processes=1)
-    told = run(folder, tmp_path / "two", processes=2)
-    assert told.count("step 5/5") == 1  # rank 0 reports, and nobody else
+    start(folder, tmp_path / "one").finish()
+    main, other = start(folder, tmp_path / "two", world=2).finish()
+    assert "step 5/5" in main
+    assert "step" not in other  # rank 0 reports, and nobody else
+    assert_same_run(tmp_path / "one", tmp_path / "two")
 
-    _, _, one = read_checkpoint(tmp_path / "one" / "last.safetensors")
-    _, _, two = read_checkpoint(tmp_path / "two" / "last.safetensors")
+
+@pytest.mark.slow
+def test_torchrun_starts_them(folder: Path, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *launcher, str(SCRIPT), str(folder), str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("step 5/5") == 1
+    start(folder, tmp_path / "one").finish()
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("part", ["train.batch=3", "train.accumulate=4"])
+def test_a_batch_that_cannot_be_split_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    started = start(folder, tmp_path, part, "train.lr_batch=1", world=2)
+    assert 0 not in started.wait()
+    assert "train.batch" in started.errors[0].read_text()
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Both ended with the same weights, and told the same losses and scores."""
+    _, _, one = read_checkpoint(first / "last.safetensors")
+    _, _, two = read_checkpoint(second / "last.safetensors")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5, msg=name)
-    for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+    for a, b in zip(rows(first), rows(second), strict=True):
         assert (a["kind"], a["step"]) == (b["kind"], b["step"])
         if a["kind"] == "train":
             assert b["losses"] == pytest.approx(a["losses"], rel=1e-4)

@@ -74,7 +74,7 @@ def test_ctrl_c_saves_and_resume_ends_where_the_whole_run_does(
         with pytest.raises(KeyboardInterrupt):
             train(config, files)
     assert signal.getsignal(kind) == handler
-    assert "saved at step 2; --resume continues" in capsys.readouterr().err
+    assert "saved at step 2; the same command with --resume continues" in capsys.readouterr().err
     assert [step for step, _ in steps(files)] == [1, 2]
 
     train(config, files, resume=True)

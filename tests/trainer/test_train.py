@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import cn2.trainer.train as train_module
+import cn2.trainer.run as run_module
 from cn2.runtime.errors import (
     AnnotationError,
     BackendUnavailableError,
@@ -124,7 +124,7 @@ class Spoiled:
 def test_a_step_without_a_finite_loss_is_skipped_and_named(
     files: RunFiles, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_module, "DetectorLosses", Spoiled)
+    monkeypatch.setattr(run_module, "DetectorLosses", Spoiled)
     monkeypatch.setattr(Spoiled, "bad_steps", (1, 2))
     train(with_training(tiny_config(), steps=5, max_bad_steps=3, log_every=5), files)
     skipped = log_rows(files, "skipped")
@@ -139,7 +139,7 @@ def test_a_step_without_a_finite_loss_is_skipped_and_named(
 def test_several_bad_steps_in_a_row_stop_the_run(
     files: RunFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "DetectorLosses", Spoiled)
+    monkeypatch.setattr(run_module, "DetectorLosses", Spoiled)
     monkeypatch.setattr(Spoiled, "bad_steps", (0, 2, 3))
     config = with_training(tiny_config(), steps=9, max_bad_steps=2)
     with pytest.raises(TrainingError, match=r"2 steps in a row .*regression"):

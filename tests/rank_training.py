@@ -1,0 +1,139 @@
+"""Runs of training for tests, in processes of their own, with GroupNorm for BatchNorm.
+
+`start` forks them from a server that has loaded torch once. As a script, for torchrun:
+
+    torchrun ... rank_training.py FOLDER OUT [key.path=value ...]
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))  # as a script
+
+from cn2.trainer import layers
+from cn2.trainer.config import apply_overrides
+from cn2.trainer.train import RunFiles, train
+from factories import short_edges, tiny_config, with_training
+
+WAIT_S = 240
+
+
+def train_tiny(folder: Path, out: Path, *overrides: str, resume: bool = False) -> None:
+    """Train on FOLDER/annotations.json and score on the same: four pictures a step, five steps."""
+    torch.set_num_threads(1)
+    layers.nn.BatchNorm2d = partial(nn.GroupNorm, 2)  # type: ignore[misc,assignment]
+    config = with_training(
+        tiny_config(), batch=4, lr_batch=4, steps=5, resize=short_edges(48, 64), save_every=100
+    )
+    files = RunFiles(
+        train=folder / "annotations.json",
+        train_images=folder / "pictures",
+        val=folder / "annotations.json",
+        val_images=folder / "pictures",
+        out=out,
+    )
+    train(apply_overrides(config, overrides), files, resume=resume, device="cpu")
+
+
+@dataclass
+class Started:
+    """The processes of one run, and the files that get their stderr."""
+
+    processes: list[ForkServerProcess]
+    errors: list[Path]
+
+    def wait(self) -> list[int | None]:
+        """Exit codes, by rank."""
+        for process in self.processes:
+            process.join(WAIT_S)
+        return [process.exitcode for process in self.processes]
+
+    def finish(self) -> list[str]:
+        """What each rank told on stderr; all have to end well."""
+        codes, told = self.wait(), [path.read_text() for path in self.errors]
+        assert codes == [0] * len(codes), told
+        return told
+
+
+def start(
+    folder: Path,
+    out: Path,
+    *overrides: str,
+    resume: bool = False,
+    world: int = 1,
+    kill_at_fsync: int = 0,
+) -> Started:
+    """Begin a run.
+
+    Args:
+        folder: of the data, with annotations.json and pictures/.
+        out: the run's folder.
+        overrides: settings as for --set.
+        resume: continue the run in `out`.
+        world: processes.
+        kill_at_fsync: each process ends by SIGKILL at its n-th fsync, counted from 1: in the
+            middle of writing a state or checkpoint, or between two.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    errors = [out / f"stderr_{rank}" for rank in range(world)]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    environment |= {"WORLD_SIZE": str(world)}
+    processes = []
+    for rank, error in enumerate(errors):
+        values = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        arguments = (folder, out, overrides, resume, kill_at_fsync, values, error)
+        processes.append(context.Process(target=_run, args=arguments))
+        processes[-1].start()
+    return Started(processes, errors)
+
+
+def _run(
+    folder: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    kill_at_fsync: int,
+    environment: dict[str, str],
+    error: Path,
+) -> None:
+    os.environ.update(environment)
+    sys.stderr = error.open("w", buffering=1)
+    _kill_at_fsync(kill_at_fsync)
+    train_tiny(folder, out, *overrides, resume=resume)
+
+
+def _kill_at_fsync(number: int) -> None:
+    calls = itertools.count(1)
+    fsync = os.fsync
+
+    def killing(descriptor: int) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    os.fsync = killing  # type: ignore[assignment]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    train_tiny(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
