@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,8 +49,8 @@ class Batch:
     image_sizes: Tensor  # (B, 2) int64 height, width of the picture on the canvas
     targets: list[Target]
     pictures: list[Picture]
-    numbers: list[int]  # of the samples, from the start of training; in validation, indices
-    broken: list[BrokenPicture]  # met while the batch was made; a picture may stand twice
+    numbers: list[int] = field(default_factory=list)  # of the samples; in validation, indices
+    broken: list[BrokenPicture] = field(default_factory=list)  # met meanwhile; some perhaps twice
 
     def pin_memory(self) -> Batch:
         """The same batch, its pictures in memory that a GPU copies from while it computes."""

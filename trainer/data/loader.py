@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from multiprocessing import parent_process
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import cv2
@@ -17,6 +17,7 @@ from cn2.runtime.errors import PictureError
 
 from ..config import Config
 from .batch import Batch, BrokenPicture
+from .cache import open_cache
 from .coco import CocoDataset
 from .order import Part, PartOrder, Planned, epoch_batches
 from .plan import whole
@@ -44,7 +45,7 @@ def train_batches(
         PictureError: picture after picture cannot be read.
     """
     order = PartOrder(data.pictures, config, first_step, rank, world)
-    samples = TrainSamples(data.pictures, config)
+    samples = TrainSamples(data.pictures, config, open_cache(data.pictures, config, world))
     return _batches(samples, order, config.train.workers, config.train.prefetch)
 
 
@@ -112,8 +113,14 @@ def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
 
 
 def _context(workers: int) -> str | None:
-    """A fork of a process whose OpenCV or OpenMP threads have run waits for them for ever."""
-    return "forkserver" if workers else None
+    """A fork of a process whose OpenCV or OpenMP threads have run waits for them for ever.
+
+    The server that is forked instead imports torch once for all workers.
+    """
+    if not workers:
+        return None
+    get_context("forkserver").set_forkserver_preload(["__main__", __name__])
+    return "forkserver"
 
 
 def _start_worker(_: int) -> None:

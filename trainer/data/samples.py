@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from torch.utils.data import Dataset
 
@@ -11,29 +10,30 @@ from cn2.runtime.errors import PictureError
 
 from ..config import Config, Interpolation
 from .batch import Batch, BrokenPicture, Sample, broken_picture, collate
+from .cache import PictureCache
 from .coco import Picture
 from .order import Part, Planned
 from .plan import View, draw_view, shrink_to_canvas
+from .reading import read_reduced, read_whole
 from .transforms import (
     Pixels,
     Size,
     flip_horizontally,
     flip_vertically,
     move_boxes,
-    read_picture,
     resize_part,
 )
 
 REPLACEMENTS = 20  # pictures drawn in place of one that cannot be read
 
-Reader = Callable[[Picture, Size], Pixels]  # at least that size, or the whole picture
-
 
 class TrainSamples(Dataset[Batch | PictureError]):
     """Training batches by the part of a step."""
 
-    def __init__(self, pictures: list[Picture], config: Config) -> None:
-        self.pictures, self.train = pictures, config.train
+    def __init__(
+        self, pictures: list[Picture], config: Config, cache: PictureCache | None = None
+    ) -> None:
+        self.pictures, self.train, self.cache = pictures, config.train, cache
         self.interpolation = config.input.interpolation
 
     def __getitem__(self, part: Part) -> Batch | PictureError:
@@ -51,7 +51,10 @@ class TrainSamples(Dataset[Batch | PictureError]):
             PictureError: unreadable, or another size than the annotations say.
         """
         picture = self.pictures[planned.index]
-        pixels = read_reduced(picture, planned.view.scaled)
+        if self.cache is None:
+            pixels = read_reduced(picture, planned.view.scaled)
+        else:
+            pixels = self.cache.read(planned.index)
         return look(picture, pixels, planned.view, self.interpolation)
 
     def _readable(self, planned: Planned, canvas: Size, broken: list[BrokenPicture]) -> Sample:
@@ -112,32 +115,3 @@ def look(picture: Picture, pixels: Pixels, view: View, interpolation: Interpolat
     if view.upended:
         seen, boxes = flip_vertically(seen, boxes)
     return Sample(seen, boxes, picture.classes[kept], picture)
-
-
-def read_reduced(picture: Picture, reduce_to: Size) -> Pixels:
-    """Decode a picture; a JPEG perhaps at a fraction of its size, if that is not below this.
-
-    Raises:
-        PictureError: unreadable, or another size than the annotations say.
-    """
-    pixels = read_picture(picture.path, reduce_to)
-    for by in (1, 2, 4, 8):
-        if pixels.shape[:2] == (-(-picture.height // by), -(-picture.width // by)):
-            return pixels
-    raise _other_size(picture, pixels)
-
-
-def read_whole(picture: Picture) -> Pixels:
-    """Decode a picture; errors as `read_reduced`."""
-    pixels = read_picture(picture.path)
-    if pixels.shape[:2] != (picture.height, picture.width):
-        raise _other_size(picture, pixels)
-    return pixels
-
-
-def _other_size(picture: Picture, pixels: Pixels) -> PictureError:
-    height, width = pixels.shape[:2]
-    return PictureError(
-        f"{picture.path}: expected {picture.width}x{picture.height} pixels as the annotations "
-        f"say, got {width}x{height}; was it rotated or replaced?"
-    )
