@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cn2.trainer.config import Interpolation, ResizeCropConfig
@@ -62,6 +62,7 @@ def test_sizes_are_truncated_and_a_small_picture_keeps_its_place() -> None:
     )
 
 
+@settings(deadline=None)  # a busy machine stalls
 @given(SIDE, SIDE, st.integers(1, 1500), st.floats(0.1, 2), UNIT, UNIT)
 def test_a_crop_lies_inside_the_scaled_picture(
     height: int, width: int, side: int, factor: float, y: float, x: float
@@ -78,6 +79,7 @@ def test_a_crop_lies_inside_the_scaled_picture(
     assert shrink_to_canvas(view, (side, side)) == view
 
 
+@settings(deadline=None)  # a busy machine stalls
 @given(SIDE, SIDE, st.integers(0, 10**9), st.booleans())
 def test_the_number_decides_and_no_scale_is_above_the_largest(
     height: int, width: int, number: int, square: bool
@@ -91,6 +93,7 @@ def test_the_number_decides_and_no_scale_is_above_the_largest(
     assert view.scaled[1] <= largest[1]
 
 
+@settings(deadline=None)  # a busy machine stalls
 @given(SIDE, SIDE, SIDE, SIDE)
 def test_shrinking_to_a_canvas_keeps_what_fits(
     height: int, width: int, canvas_height: int, canvas_width: int
@@ -153,6 +156,7 @@ def box_by_box(of: Picture, view: View) -> list[list[float]]:
     return rows
 
 
+@settings(deadline=None)  # a busy machine stalls
 @given(st.data(), st.integers(2, 60), st.integers(2, 60), st.floats(0.3, 4), UNIT, UNIT)
 def test_boxes_of_a_crop_are_scaled_shifted_clipped_and_dropped_with_their_classes(
     data: st.DataObject, height: int, width: int, factor: float, y: float, x: float
