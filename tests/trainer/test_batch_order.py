@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cn2.trainer.data.loader import epoch_batches
+from cn2.trainer.data.order import epoch_batches
 
 
 @pytest.mark.parametrize(

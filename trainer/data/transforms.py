@@ -19,9 +19,10 @@ from ..config import Interpolation
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 Boxes = NDArray[np.float32]  # (N, 4) xyxy, pixels
+Size = tuple[int, int]  # height, width, pixels
 
 
-def read_picture(path: Path, reduce_to: tuple[int, int] | None = None) -> Pixels:
+def read_picture(path: Path, reduce_to: Size | None = None) -> Pixels:
     """Decode a picture as RGB, upright (EXIF), of 16 bits the upper 8, transparency dropped.
 
     Args:
@@ -55,7 +56,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
+def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> Size:
     """Put the short side at `short_edge`, unless the long one would pass `long_edge`.
 
     Returns:
@@ -76,14 +77,14 @@ def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> tu
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
 
 
-def canvas_size(sizes: list[tuple[int, int]], divisor: int) -> tuple[int, int]:
+def canvas_size(sizes: list[Size], divisor: int) -> Size:
     """The smallest (height, width), multiples of `divisor`, that holds pictures of these sizes."""
     height = max(h for h, _ in sizes)
     width = max(w for _, w in sizes)
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
-def resize(pixels: Pixels, size: tuple[int, int], interpolation: Interpolation) -> Pixels:
+def resize(pixels: Pixels, size: Size, interpolation: Interpolation) -> Pixels:
     """Resize to (height, width): Pillow's bilinear for "antialias", OpenCV's for "linear"."""
     height, width = size
     if pixels.shape[:2] == size:
@@ -95,10 +96,42 @@ def resize(pixels: Pixels, size: tuple[int, int], interpolation: Interpolation) 
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def scale_boxes(boxes: Boxes, before: tuple[int, int], after: tuple[int, int]) -> Boxes:
+def resize_part(
+    pixels: Pixels, scaled: Size, offset: Size, size: Size, interpolation: Interpolation
+) -> Pixels:
+    """A part of the picture resized to `scaled`, as if cut out of the whole.
+
+    Pillow makes the part alone, in a third of the time; OpenCV could only by a warp, which takes
+    longer than the whole (measured: 4.0 against 2.3 ms of 640x480 enlarged twice).
+
+    Args:
+        pixels: the picture.
+        scaled: height and width of the whole, resized.
+        offset: y, x of the part's top left corner in the resized picture.
+        size: of the part, inside the resized picture.
+        interpolation: as of `resize`.
+    """
+    top, left, bottom, right = *offset, offset[0] + size[0], offset[1] + size[1]
+    if size == scaled or interpolation == "linear":
+        return resize(pixels, scaled, interpolation)[top:bottom, left:right]
+    height, width = pixels.shape[:2]
+    y, x = height / scaled[0], width / scaled[1]
+    box = (left * x, top * y, min(right * x, width), min(bottom * y, height))
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box))
+
+
+def scale_boxes(boxes: Boxes, before: Size, after: Size) -> Boxes:
     """Boxes of a picture of size `before` (height, width), in the pixels of size `after`."""
     y, x = after[0] / before[0], after[1] / before[1]
     return boxes * np.array([x, y, x, y], np.float32)
+
+
+def move_boxes(boxes: Boxes, before: Size, scaled: Size, offset: Size, size: Size) -> Boxes:
+    """Boxes of a picture of size `before` on a part of it, clipped; outside they have no area."""
+    y, x = offset
+    corner = np.array([x, y, x, y], np.float32)
+    return clip_boxes(scale_boxes(boxes, before, scaled) - corner, *size)
 
 
 def flip_horizontally(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
@@ -108,6 +141,15 @@ def flip_horizontally(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
         [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
     )
     return pixels[:, ::-1], mirrored
+
+
+def flip_vertically(pixels: Pixels, boxes: Boxes) -> tuple[Pixels, Boxes]:
+    """Turn a picture and its boxes upside down, without turning left to right."""
+    height = np.float32(pixels.shape[0])
+    upended = np.stack(
+        [boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], axis=1
+    )
+    return pixels[::-1], upended
 
 
 def clip_boxes(boxes: Boxes, height: int, width: int) -> Boxes:
