@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ from .data.transforms import clip_boxes, scale_boxes
 from .detector import TwoStageDetector
 from .distributed import Ranks
 from .structures import RawDetections
+
+
+logger = logging.getLogger(__name__)
 
 
 def validate(
@@ -57,6 +62,10 @@ def detect_all(
     results: list[dict[str, Any]] = []
     try:
         for pictures in validation_batches(data, config, batch, rank=ranks.rank, world=ranks.world):
+            for path, reason in pictures.broken:
+                logger.warning("%s: %s; not scored", path, reason)
+            if not pictures.pictures:
+                continue
             raw = model(pictures.images.to(device), pictures.image_sizes.to(device))
             results += to_coco(raw, pictures, data.category_ids)
     finally:
