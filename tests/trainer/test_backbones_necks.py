@@ -14,7 +14,7 @@ from cn2.trainer.backbones.dla import DLA34
 from cn2.trainer.backbones.efficientnet_lite import EfficientNetLite, SameConv2d
 from cn2.trainer.backbones.frozen import Backbone
 from cn2.trainer.backbones.nano import NanoBackbone
-from cn2.trainer.backbones.resnet import ResNet
+from cn2.trainer.backbones.resnet import Bottleneck, ResNet
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import BiFPN, Flavour, FusionNode, Node, plan_nodes
 from cn2.trainer.necks.fpn import FPN
@@ -121,7 +121,7 @@ def test_stride_of_resnet_blocks() -> None:
     moved = x.clone()
     moved[..., 1::2, :] += 1.0  # rows that a stride of 2 in the first 1x1 leaves out
     for stride_in, same in (("1x1", True), ("3x3", False)):
-        block = ResNet(50, 0, stride_in).stages[1][0]  # type: ignore[index]
+        block = Bottleneck(256, 128, 512, 2, stride_in)  # type: ignore[arg-type]
         assert block(x).shape == (1, 512, 4, 4)
         assert block(x).equal(block(moved)) == same
 
