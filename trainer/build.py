@@ -6,7 +6,9 @@ from typing import assert_never
 
 from torch import nn
 
+from .backbones import frozen
 from .backbones.dla import DLA34
+from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
 from .backbones.resnet import ResNet
 from .config import (
@@ -16,6 +18,7 @@ from .config import (
     CenterNetConfig,
     Config,
     DLAConfig,
+    EfficientNetLiteConfig,
     FPNConfig,
     InputConfig,
     NanoConfig,
@@ -32,11 +35,11 @@ from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
 def build_detector(config: Config) -> TwoStageDetector:
     """A detector with fresh weights, in training mode; seed torch before for the same weights."""
     model = config.model
-    backbone, widths = build_backbone(model.backbone)
+    backbone = build_backbone(model.backbone)
     return TwoStageDetector(
         preprocess=build_normalizer(config.input),
         backbone=backbone,
-        neck=build_neck(model.neck, widths),
+        neck=build_neck(model.neck, backbone.channels),
         first_stage=build_first_stage(model.first_stage, model.neck.levels, model.neck.channels),
         second_stage=build_second_stage(
             model.second_stage, model.neck.levels, model.neck.channels, len(config.class_names)
@@ -50,16 +53,17 @@ def build_normalizer(config: InputConfig) -> Normalizer:
     return Normalizer(config.color_order, config.pixel_mean, config.pixel_std)
 
 
-def build_backbone(config: Backbone) -> tuple[nn.Module, tuple[int, ...]]:
-    """A backbone and the channels of its features at strides 8, 16 and 32."""
+def build_backbone(config: Backbone) -> frozen.Backbone:
+    """A backbone; its `channels` are those of its features at strides 8, 16 and 32."""
     match config:
         case NanoConfig():
-            nano = NanoBackbone(config.widths, config.hidden, config.blocks)
-            return nano, nano.channels
+            return NanoBackbone(config.widths, config.hidden, config.blocks, config.frozen_stages)
         case DLAConfig():
-            return DLA34(), DLA34.channels
+            return DLA34(config.frozen_stages)
         case ResNetConfig():
-            return ResNet(config.depth, config.frozen_stages), ResNet.channels
+            return ResNet(config.depth, config.frozen_stages, config.stride_in)
+        case EfficientNetLiteConfig():
+            return EfficientNetLite(config.frozen_stages)
         case _:
             assert_never(config)
 

@@ -136,3 +136,5 @@ def backbone_name(backbone: Backbone) -> str:
             return f"DLA-{backbone.depth}"
         case "nano":
             return "nano"
+        case "efficientnet-lite":
+            return f"EfficientNet-Lite{backbone.variant}"

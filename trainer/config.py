@@ -15,6 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Interpolation = Literal["antialias", "linear"]
+# Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
+# is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
+FrozenStages = Annotated[int, Field(ge=0, le=5)]
 
 
 class _Strict:
@@ -38,11 +41,12 @@ class InputConfig(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(_Strict):
-    """Caffe-style ResNet: stride in the first 1x1 convolution, frozen BatchNorm."""
+    """ResNet with frozen BatchNorm."""
 
     kind: Literal["resnet"] = "resnet"
     depth: Literal[50, 101] = 50
-    frozen_stages: int = 2  # stem and res2 take no gradient
+    frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
+    stride_in: Literal["1x1", "3x3"] = "1x1"  # as Caffe's weights have it, or torchvision's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,7 @@ class DLAConfig(_Strict):
 
     kind: Literal["dla"] = "dla"
     depth: Literal[34] = 34
+    frozen_stages: FrozenStages = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,16 @@ class NanoConfig(_Strict):
     widths: tuple[int, int, int, int, int] = (24, 48, 96, 160, 160)
     hidden: tuple[int, int, int, int] = (24, 48, 80, 80)  # inner widths, strides 4..32
     blocks: tuple[int, int, int, int] = (1, 2, 2, 1)  # residual blocks at strides 4..32
+    frozen_stages: FrozenStages = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetLiteConfig(_Strict):
+    """EfficientNet-Lite, arXiv 1905.11946: small, and there are ImageNet weights for it."""
+
+    kind: Literal["efficientnet-lite"] = "efficientnet-lite"
+    variant: Literal[0] = 0
+    frozen_stages: FrozenStages = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +166,9 @@ class CascadeRCNNConfig(_Strict):
             )
 
 
-Backbone = Annotated[ResNetConfig | DLAConfig | NanoConfig, Field(discriminator="kind")]
+Backbone = Annotated[
+    ResNetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig, Field(discriminator="kind")
+]
 Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
 
 

@@ -1,19 +1,23 @@
 """Named detectors; each preset is a function that returns a whole `Config`.
 
-Settings of the published detectors are those of the official configs; `nano` is ours.
+Settings of the published detectors are those of the official configs, training included; `nano`
+and `lite0-fpn` are ours. docs/training.md has the recipes as a table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from .coco_classes import COCO_CATEGORY_IDS, COCO_NAMES
 from .config import (
+    Backbone,
     BiFPNConfig,
     CascadeRCNNConfig,
     CenterNetConfig,
     Config,
     DLAConfig,
+    EfficientNetLiteConfig,
     FPNConfig,
     InputConfig,
     ModelConfig,
@@ -29,7 +33,20 @@ from .config import (
 SIZES_P3_P7 = ((0, 80), (64, 160), (128, 320), (256, 640), (512, 1e7))
 SIZES_P3_P5 = ((0, 64), (48, 192), (128, 1e6))
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB grey levels
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
 REAL_TIME_FILTER = ProposalFilter(pre_nms=1000, post_nms=128)
+
+
+def official_training(**changes: Any) -> TrainConfig:
+    """What all official configs share: `Base-CenterNet2` and detectron2's defaults.
+
+    Momentum, weight decay (none on norms), flip, rate and batch are `TrainConfig`'s own defaults.
+    detectron2 clips every element of the gradient at 1, which is seldom reached; a norm of 1 over
+    all parameters would cut most steps. 35 is what mmdetection's port of the detector clips at.
+    """
+    return TrainConfig(warmup_steps=4000, warmup_factor=0.00025, clip_norm=35.0, **changes)
 
 
 def caffe_input(short_edge: int, long_edge: int, divisor: int) -> InputConfig:
@@ -59,25 +76,25 @@ def dla34_bifpn_p3() -> Config:
             ),
             second_stage=CascadeRCNNConfig(levels=(3, 4, 5)),
         ),
-        train=TrainConfig(
-            steps=360_000,
-            warmup_steps=4000,
+        train=official_training(
+            steps=360_000,  # 4x
             milestones=(5 / 6, 17 / 18),
+            sync_batch_norm=True,
             resize=ShortEdgeConfig(smallest=256, largest=608, long_edge=900),
         ),
     )
 
 
 def dla34_bifpn_p5() -> Config:
-    """Trained with self-training: official `CenterNet2_DLA-BiFPN-P5_640_16x_ST` and `..._24x_ST`."""
+    """Official `CenterNet2_DLA-BiFPN-P5_640_16x_ST`, also called `..._24x_ST`: self-training."""
     return Config(
         preset="dla34-bifpn-p5",
         class_names=COCO_NAMES,
         category_ids=COCO_CATEGORY_IDS,
         input=InputConfig(
             color_order="RGB",
-            pixel_mean=(123.675, 116.28, 103.53),
-            pixel_std=(58.395, 57.12, 57.375),
+            pixel_mean=IMAGENET_MEAN,
+            pixel_std=IMAGENET_STD,
             short_edge=608,
             long_edge=900,
             divisor=128,
@@ -92,10 +109,9 @@ def dla34_bifpn_p5() -> Config:
             ),
             second_stage=CascadeRCNNConfig(levels=(3, 4, 5, 6, 7)),
         ),
-        train=TrainConfig(
+        train=official_training(
             batch=64,
-            steps=360_000,
-            warmup_steps=4000,
+            steps=360_000,  # 16x
             schedule="cosine",
             resize=ResizeCropConfig(size=640),
         ),
@@ -115,27 +131,46 @@ def r50_fpn() -> Config:
             first_stage=CenterNetConfig(sizes_of_interest=SIZES_P3_P7),
             second_stage=CascadeRCNNConfig(levels=(3, 4, 5, 6, 7)),
         ),
-        train=TrainConfig(steps=90_000, warmup_steps=4000),
+        train=official_training(
+            steps=90_000,  # 1x
+            resize=ShortEdgeConfig(smallest=640, largest=800, long_edge=1333),
+        ),
     )
 
 
 def nano() -> Config:
     """Our small detector for CPUs: 2.4 M parameters, about 2 GMAC at 384 x 512 pixels."""
+    return small_detector("nano", NanoConfig(), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def lite0_fpn() -> Config:
+    """`nano` on EfficientNet-Lite0, which has ImageNet weights: for few pictures of one's own."""
+    grey, scale = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)  # of those weights
+    return small_detector("lite0-fpn", EfficientNetLiteConfig(), grey, scale)
+
+
+def small_detector(
+    name: str,
+    backbone: Backbone,
+    pixel_mean: tuple[float, float, float],
+    pixel_std: tuple[float, float, float],
+) -> Config:
+    """Neck, heads and training of our detectors for CPUs, on a small backbone."""
     return Config(
-        preset="nano",
+        preset=name,
         class_names=COCO_NAMES,
         category_ids=COCO_CATEGORY_IDS,
         input=InputConfig(
             color_order="RGB",
-            pixel_mean=(123.675, 116.28, 103.53),
-            pixel_std=(58.395, 57.12, 57.375),
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
             short_edge=384,
             long_edge=576,
             divisor=32,
             interpolation="linear",
         ),
         model=ModelConfig(
-            backbone=NanoConfig(),
+            backbone=backbone,
             neck=FPNConfig(levels=(3, 4, 5), channels=48),
             first_stage=CenterNetConfig(
                 sizes_of_interest=((0, 48), (36, 144), (96, 1e6)),
@@ -175,4 +210,5 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "dla34-bifpn-p5": dla34_bifpn_p5,
     "r50-fpn": r50_fpn,
     "nano": nano,
+    "lite0-fpn": lite0_fpn,
 }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cn2.trainer.backbones.dla import DLA34
+from cn2.trainer.backbones.efficientnet_lite import EfficientNetLite, SameConv2d
+from cn2.trainer.backbones.frozen import Backbone
 from cn2.trainer.backbones.nano import NanoBackbone
-from cn2.trainer.backbones.resnet import ResNet
+from cn2.trainer.backbones.resnet import Bottleneck, ResNet
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import BiFPN, Flavour, FusionNode, Node, plan_nodes
 from cn2.trainer.necks.fpn import FPN
@@ -18,12 +24,23 @@ def shapes(features: list[Tensor]) -> list[tuple[int, ...]]:
     return [tuple(feature.shape) for feature in features]
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [NanoBackbone((8, 8, 16, 24, 32), (8, 8, 8, 8), (1, 1, 1, 1)), DLA34(), ResNet(50, 2)],
-)
+def tiny_nano(frozen_stages: int = 0) -> NanoBackbone:
+    return NanoBackbone((8, 8, 16, 24, 32), (8, 8, 8, 8), (1, 1, 1, 1), frozen_stages)
+
+
+BACKBONES: list[Callable[[int], Backbone]] = [
+    tiny_nano,
+    DLA34,
+    EfficientNetLite,
+    partial(ResNet, 50),
+    partial(ResNet, 50, stride_in="3x3"),
+]
+
+
+@pytest.mark.parametrize("make", BACKBONES)
 @torch.no_grad()
-def test_strides_and_channels(backbone: nn.Module) -> None:
+def test_strides_and_channels(make: Callable[[int], Backbone]) -> None:
+    backbone = make(0)
     features = backbone.eval()(torch.zeros(2, 3, 64, 96))
     expected = [
         (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (8, 16, 32), strict=True)
@@ -35,6 +52,95 @@ def test_strides_and_channels(backbone: nn.Module) -> None:
 def test_frozen_stages_of_resnet(frozen: int, expected: int) -> None:
     backbone = ResNet(50, frozen)
     assert sum(not parameter.requires_grad for parameter in backbone.parameters()) == expected
+
+
+@pytest.mark.parametrize("frozen", range(6))
+@pytest.mark.parametrize("make", [tiny_nano, DLA34, EfficientNetLite])
+def test_frozen_stages_stay_as_they_are(make: Callable[[int], Backbone], frozen: int) -> None:
+    """In training mode: no gradient, running statistics that stand still; the others move."""
+    torch.manual_seed(0)
+    backbone = make(frozen).train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    features = backbone(torch.randn(2, 3, 64, 96))
+    if frozen < 5:
+        torch.stack([feature.square().sum() for feature in features]).sum().backward()
+    else:
+        assert not any(feature.requires_grad for feature in features)
+    held = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert {name for name, p in backbone.named_parameters() if p.grad is not None}.isdisjoint(held)
+    after = backbone.state_dict()
+    norms = [name for name in after if name.endswith("running_mean") and "1.project" not in name]
+    norms = [name for name in norms if "trees.2.project" not in name]  # DLA never uses these two
+    for name in norms:
+        is_held = name.replace("running_mean", "weight") in held
+        assert after[name].equal(before[name]) == is_held, name
+
+
+STAGE_PREFIXES = {
+    "nano": ["stem", "stages.0", "stages.1", "stages.2", "stages.3"],
+    "resnet": ["stem", "stages.0", "stages.1", "stages.2", "stages.3"],
+    "dla": [("stem", "level0", "level1"), "trees.0", "trees.1", "trees.2", "trees.3"],
+    "lite": [("stem", "stages.0"), "stages.1", "stages.2", "stages.3", "stages.4"],
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(tiny_nano, "nano"), (DLA34, "dla"), (EfficientNetLite, "lite"), (BACKBONES[3], "resnet")],
+)
+def test_which_stages_a_count_freezes(make: Callable[[int], Backbone], kind: str) -> None:
+    for count in (0, 1, 3, 5):
+        prefixes = tuple(
+            prefix + "."
+            for stage in STAGE_PREFIXES[kind][:count]
+            for prefix in ((stage,) if isinstance(stage, str) else stage)
+        )
+        with torch.device("meta"):
+            backbone = make(count)
+        for name, parameter in backbone.named_parameters():
+            assert parameter.requires_grad != name.startswith(prefixes), (count, name)
+
+
+def test_a_copy_is_frozen_too() -> None:
+    """The mean weights of a training are kept in a deep copy."""
+    twin = copy.deepcopy(tiny_nano(1)).train()
+    assert not twin.stem.training
+    assert twin.stages[0].training
+
+
+@pytest.mark.parametrize("count", [-1, 6])
+def test_frozen_stages_that_do_not_exist(count: int) -> None:
+    with pytest.raises(ValueError, match=f"frozen_stages: expected 0 to 5, got {count}"):
+        DLA34(count)
+
+
+@torch.no_grad()
+def test_stride_of_resnet_blocks() -> None:
+    """A 1x1 convolution with a stride reads every second pixel only; a 3x3 one reads all."""
+    x = torch.randn(1, 256, 8, 8)
+    moved = x.clone()
+    moved[..., 1::2, :] += 1.0  # rows that a stride of 2 in the first 1x1 leaves out
+    for stride_in, same in (("1x1", True), ("3x3", False)):
+        block = Bottleneck(256, 128, 512, 2, stride_in)  # type: ignore[arg-type]
+        assert block(x).shape == (1, 512, 4, 4)
+        assert block(x).equal(block(moved)) == same
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@torch.no_grad()
+def test_same_padding_by_hand(kernel: int) -> None:
+    """TensorFlow's rule for an even size: k - 2 in all, the smaller half before."""
+    conv = SameConv2d(2, 3, kernel, 2, 1)
+    x = torch.randn(1, 2, 6, 8)
+    padded = torch.zeros(1, 2, 6 + kernel - 2, 8 + kernel - 2)
+    first = (kernel - 2) // 2
+    padded[:, :, first : first + 6, first : first + 8] = x
+    expected = torch.zeros(1, 3, 3, 4)
+    for i in range(3):
+        for j in range(4):
+            window = padded[0, :, 2 * i : 2 * i + kernel, 2 * j : 2 * j + kernel]
+            expected[0, :, i, j] = (conv.weight * window).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(conv(x), expected)
 
 
 def test_frozen_norm_neither_learns_nor_moves() -> None:

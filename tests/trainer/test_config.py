@@ -50,6 +50,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("model.second_stage.ious", [0.5], "cascade: expected as many delta_weights as ious"),
         ("model.second_stage.levels", [3, 6], "second_stage.levels: expected some of (3, 4, 5)"),
         ("model.neck.levels", [3, 4], "first_stage.sizes_of_interest: expected one per level"),
+        (
+            "model.backbone.frozen_stages",
+            6,
+            "model.backbone.frozen_stages: Input should be less than or equal to 5, got 6",
+        ),
         ("category_ids", [1], "category_ids: expected one per class (3), got 1"),
     ],
 )
@@ -65,6 +70,14 @@ def test_a_missing_key_is_named() -> None:
     del values["input"]["divisor"]
     with pytest.raises(ValueError, match=r"^input\.divisor: expected a value, got none$"):
         config_from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["dla34-bifpn-p3", "r50-fpn", "nano"])
+def test_configs_from_before_frozen_stages_and_strides(name: str) -> None:
+    values = config_to_dict(PRESETS[name]())
+    for key in ("frozen_stages", "stride_in"):
+        values["model"]["backbone"].pop(key, None)
+    assert config_from_dict(values) == PRESETS[name]()
 
 
 def test_overrides() -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import conv_batch_norm, initialise_convolutions
+from .frozen import Backbone
 
 WIDTHS = (16, 32, 64, 128, 256, 512)  # of levels 0..5, strides 1..32
 DEPTHS = (1, 2, 2, 1)  # of the trees of levels 2..5
@@ -82,12 +83,13 @@ class Tree(nn.Module):
         return joined
 
 
-class DLA34(nn.Module):
+class DLA34(Backbone):
     """Returns the features of levels 3, 4 and 5: strides 8, 16, 32."""
 
     channels = WIDTHS[3:]
 
-    def __init__(self) -> None:
+    def __init__(self, frozen_stages: int = 0) -> None:
+        """Take how many stages are frozen; the first one is all before the trees, stride 2."""
         super().__init__()
         self.stem = conv_batch_norm(3, WIDTHS[0], 7)
         self.level0 = conv_batch_norm(WIDTHS[0], WIDTHS[0], 3)
@@ -97,6 +99,8 @@ class DLA34(nn.Module):
             for i, depth in enumerate(DEPTHS)
         )
         initialise_convolutions(self)
+        before = [self.stem, self.level0, self.level1]
+        self.freeze([before, *([tree] for tree in self.trees)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> features of strides 8, 16, 32."""

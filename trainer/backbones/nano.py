@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..layers import conv_batch_norm, initialise_convolutions
+from .frozen import Backbone
 
 
 class ResidualBlock(nn.Module):
@@ -22,11 +23,15 @@ class ResidualBlock(nn.Module):
         return y
 
 
-class NanoBackbone(nn.Module):
+class NanoBackbone(Backbone):
     """Five stages of halving resolution; returns the features of strides 8, 16 and 32."""
 
     def __init__(
-        self, widths: tuple[int, ...], hidden: tuple[int, ...], blocks: tuple[int, ...]
+        self,
+        widths: tuple[int, ...],
+        hidden: tuple[int, ...],
+        blocks: tuple[int, ...],
+        frozen_stages: int = 0,
     ) -> None:
         """Take the widths at strides 2..32, and at strides 4..32 inner widths and block counts."""
         super().__init__()
@@ -42,6 +47,7 @@ class NanoBackbone(nn.Module):
             )
         )
         initialise_convolutions(self)
+        self.freeze([[self.stem], *([stage] for stage in self.stages)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> features of strides 8, 16, 32."""

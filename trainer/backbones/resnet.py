@@ -1,15 +1,19 @@
-"""ResNet in the Caffe style: the first 1x1 convolution of a block has the stride; frozen norms.
+"""ResNet with frozen norms, its strides where Caffe's weights have them or where torchvision's do.
 
 Source: He et al., arXiv 1512.03385, Table 1.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import FrozenBatchNorm2d, initialise_convolutions
+from .frozen import Backbone
 
+StrideIn = Literal["1x1", "3x3"]  # of a block's convolutions, the one with the stride
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # of res2..res5, by depth
 
 
@@ -22,10 +26,12 @@ def conv_frozen_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) ->
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions around a shortcut."""
 
-    def __init__(self, inputs: int, middle: int, outputs: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, middle: int, outputs: int, stride: int, stride_in: StrideIn
+    ) -> None:
         super().__init__()
-        self.conv1 = conv_frozen_norm(inputs, middle, 1, stride)
-        self.conv2 = conv_frozen_norm(middle, middle, 3)
+        self.conv1 = conv_frozen_norm(inputs, middle, 1, stride if stride_in == "1x1" else 1)
+        self.conv2 = conv_frozen_norm(middle, middle, 3, stride if stride_in == "3x3" else 1)
         self.conv3 = conv_frozen_norm(middle, outputs, 1)
         self.shortcut = (
             conv_frozen_norm(inputs, outputs, 1, stride) if inputs != outputs else nn.Identity()
@@ -36,12 +42,12 @@ class Bottleneck(nn.Module):
         return F.relu(self.conv3(y) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """Returns the features of res3, res4 and res5: strides 8, 16, 32."""
 
     channels = (512, 1024, 2048)
 
-    def __init__(self, depth: int, frozen_stages: int) -> None:
+    def __init__(self, depth: int, frozen_stages: int = 0, stride_in: StrideIn = "1x1") -> None:
         """Take the depth, and how many of stem, res2, res3, ... take no gradient."""
         super().__init__()
         self.stem = conv_frozen_norm(3, 64, 7, stride=2)
@@ -49,14 +55,14 @@ class ResNet(nn.Module):
         inputs = 64
         for index, count in enumerate(BLOCKS[depth]):
             middle, outputs = 64 * 2**index, 256 * 2**index
-            blocks = [Bottleneck(inputs, middle, outputs, stride=1 if index == 0 else 2)]
-            blocks += [Bottleneck(outputs, middle, outputs, stride=1) for _ in range(count - 1)]
+            stride = 1 if index == 0 else 2
+            blocks = [Bottleneck(inputs, middle, outputs, stride, stride_in)]
+            blocks += [Bottleneck(outputs, middle, outputs, 1, stride_in) for _ in range(count - 1)]
             stages.append(nn.Sequential(*blocks))
             inputs = outputs
         self.stages = nn.ModuleList(stages)
         initialise_convolutions(self)
-        for part in [self.stem, *stages][:frozen_stages]:
-            part.requires_grad_(False)
+        self.freeze([[self.stem], *([stage] for stage in stages)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> features of strides 8, 16, 32."""

@@ -1,0 +1,140 @@
+"""Make the tables of docs/training.md from the presets and the named recipes; none is typed.
+
+python benchmarks/recipe_table.py            # put the tables between their markers
+python benchmarks/recipe_table.py --check    # fail if they are not what the presets say
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cn2.trainer.config import Config, Resize, ShortEdgeConfig, TrainConfig
+from cn2.trainer.presets import PRESETS
+from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
+from tables import ROOT, fill
+
+PAGE = ROOT / "docs" / "training.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args(arguments)
+    try:
+        text = options.page.read_text("utf-8")
+        wanted = fill(text, "recipes", recipe_table())
+        wanted = fill(wanted, "schedules", schedule_table())
+        wanted = fill(wanted, "resizes", resize_table())
+    except (OSError, ValueError) as error:
+        print(f"recipe_table: error: {error}", file=sys.stderr)
+        return 2
+    if text == wanted:
+        return 0
+    if options.check:
+        print(f"{options.page}: a table is stale; run python benchmarks/recipe_table.py")
+        return 1
+    options.page.write_text(wanted, "utf-8")
+    print(f"{options.page}: tables written")
+    return 0
+
+
+def recipe_table() -> str:
+    """A column per preset, a row per setting."""
+    configs = [make() for make in PRESETS.values()]
+    rows = [["setting", *(f"`{config.preset}`" for config in configs)]]
+    rows += [[name, *(show(config) for config in configs)] for name, show in SETTINGS.items()]
+    return markdown(rows)
+
+
+def schedule_table() -> str:
+    """A row per named schedule, for batches of 16 and of 64."""
+    rows = [["`--schedule`", "pictures", "steps of 16", "steps of 64", "rate / 10 at", "cycles"]]
+    for name, schedule in SCHEDULES.items():
+        pictures = PICTURES_1X * schedule.length * schedule.cycles
+        drops = ", ".join(f"{share:.1%}" for share in schedule.milestones)
+        steps = [f"{pictures // batch:,}" for batch in (16, 64)]
+        cycles = f"{schedule.cycles}, rate x {schedule.rate:g}" if schedule.cycles > 1 else "1"
+        rows.append([f"`{name}`", f"{pictures / 1e6:.2f} M", *steps, drops, cycles])
+    return markdown(rows)
+
+
+def resize_table() -> str:
+    """A row per named size of training pictures."""
+    rows = [["`--resize`", "pictures of a step"]]
+    rows += [[f"`{name}`", show_resize(resize)] for name, resize in RESIZES.items()]
+    return markdown(rows)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """The rows as a table; the first one is the heading."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| " + " | ".join(["---"] * len(rows[0])) + " |", *lines[1:]])
+
+
+def show_schedule(train: TrainConfig) -> str:
+    """The shape of the rate over a training."""
+    if train.schedule == "cosine":
+        return "cosine to 0"
+    return "/ 10 at " + ", ".join(f"{share:.1%}" for share in train.milestones)
+
+
+def show_resize(resize: Resize) -> str:
+    """The sizes that training pictures have, pixels."""
+    if isinstance(resize, ShortEdgeConfig):
+        return (
+            f"short edge {resize.smallest} to {resize.largest} by {resize.step}, "
+            f"long edge <= {resize.long_edge}"
+        )
+    return (
+        f"{resize.size} x {resize.size} cut out, scale {resize.scale[0]:g} to {resize.scale[1]:g}"
+    )
+
+
+def show_length(train: TrainConfig) -> str:
+    """Pictures that a training sees, in 1x where it is one of them."""
+    pictures = train.steps * train.batch
+    times = pictures / PICTURES_1X
+    whole = f", {times:.0f}x" if times == round(times) else ""
+    return f"{pictures / 1e6:.2f} M{whole}"
+
+
+def show_clip(train: TrainConfig) -> str:
+    """What gradients are cut at."""
+    return f"norm {train.clip_norm:g}"
+
+
+def yes(value: object) -> str:
+    """As a cell."""
+    return "yes" if value else "no"
+
+
+SETTINGS: dict[str, Callable[[Config], str]] = {
+    "batch": lambda c: str(c.train.batch),
+    "steps": lambda c: f"{c.train.steps:,}",
+    "pictures seen": lambda c: show_length(c.train),
+    "learning rate": lambda c: f"{c.train.base_lr * c.train.batch / c.train.lr_batch:g}",
+    "schedule": lambda c: show_schedule(c.train),
+    "warm-up": lambda c: f"{c.train.warmup_steps} steps from x {c.train.warmup_factor:g}",
+    "momentum, weight decay": lambda c: f"{c.train.momentum:g}, {c.train.weight_decay:g}",
+    "gradients cut at": lambda c: show_clip(c.train),
+    "training pictures": lambda c: show_resize(c.train.resize),
+    "horizontal flip": lambda c: f"{c.train.flip:g}",
+    "pictures at inference": lambda c: f"{c.input.short_edge} / {c.input.long_edge}",
+    "input": lambda c: f"{c.input.color_order}, std {c.input.pixel_std[0]:g} ...",
+    "frozen stages": lambda c: str(c.model.backbone.frozen_stages),
+    "BatchNorm over all GPUs": lambda c: yes(c.train.sync_batch_norm),
+    "first stage: heat map, box": lambda c: (
+        f"{c.model.first_stage.heatmap_weight:g}, {c.model.first_stage.regression_weight:g}"
+    ),
+    "RoIs of a picture": lambda c: str(c.model.second_stage.rois_per_image),
+    "precision": lambda c: c.train.precision,
+    "mean weights (EMA)": lambda c: f"{c.train.ema_decay:g}" if c.train.ema_decay else "none",
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

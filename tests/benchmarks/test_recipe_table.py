@@ -1,0 +1,71 @@
+"""docs/training.md: its tables are what the presets and the named recipes say."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cn2.trainer import presets
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    """The script as a module; it imports its neighbour by a bare name, as when run."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield importlib.import_module("recipe_table")
+    sys.path.remove(str(ROOT / "benchmarks"))
+    for name in ("recipe_table", "tables"):
+        sys.modules.pop(name)
+
+
+def test_the_page_is_not_stale(script: ModuleType) -> None:
+    assert script.main(["--check"]) == 0
+
+
+def test_a_changed_preset_makes_it_stale(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = presets.nano()
+    other = replace(config, train=replace(config.train, batch=4))
+    monkeypatch.setitem(presets.PRESETS, "nano", lambda: other)
+    assert script.main(["--check"]) == 1
+    assert "a table is stale" in capsys.readouterr().out
+
+
+def test_rows(script: ModuleType) -> None:
+    recipes = script.recipe_table().splitlines()
+    assert recipes[0].startswith("| setting | `dla34-bifpn-p3` | `dla34-bifpn-p5` | `r50-fpn` |")
+    assert "| learning rate | 0.02 | 0.08 | 0.02 | 0.02 | 0.02 |" in recipes
+    lengths = next(row for row in recipes if row.startswith("| pictures seen"))
+    assert lengths.startswith("| pictures seen | 5.76 M, 4x | 23.04 M, 16x | 1.44 M, 1x |")
+    long = script.schedule_table().splitlines()[-1]
+    assert long == "| `long` | 34.56 M | 2,160,000 | 540,000 | 83.3%, 94.4% | 6, rate x 0.5 |"
+    crop = script.resize_table().splitlines()[-1]
+    assert crop == "| `crop-1280` | 1280 x 1280 cut out, scale 0.1 to 2 |"
+
+
+def test_written_once_and_then_checked(script: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    places = ("recipes", "schedules", "resizes")
+    page.write_text("".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in places))
+    assert script.main(["--page", str(page), "--check"]) == 1
+    assert script.main(["--page", str(page)]) == 0
+    assert script.main(["--page", str(page), "--check"]) == 0
+
+
+def test_a_page_without_a_place_for_a_table(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing here\n")
+    assert script.main(["--page", str(page)]) == 2
+    message = "expected <!-- table:recipes --> ... <!-- /table --> once, got 0"
+    assert message in capsys.readouterr().err
