@@ -1,13 +1,15 @@
-"""A COCO annotation file in, one `Picture` per image out: path, size, boxes, classes.
+"""COCO records in, one `Picture` per image out: path, size, boxes, classes.
 
-The file is checked once, before the first step; every complaint names the file and the id of what
-is wrong.
+The records are checked once, before the first step; every complaint names the file and the id of
+what is wrong.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,17 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoDataset:
-    """The pictures of one annotation file, and its classes."""
+    """The pictures of one or several annotated sets, and their classes."""
 
-    annotations: Record  # the whole file, crowds too, for the evaluation
+    annotations: Record  # COCO, the whole of it, crowds too, for the evaluation
     pictures: list[Picture]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Category id -> name, in the detector's order."""
+        return dict(zip(self.category_ids, self.class_names, strict=True))
 
 
 def load_coco(
@@ -64,50 +71,77 @@ def load_coco(
         AnnotationError: what `load_annotations` refuses, no picture at all, a picture without its
             size or without its file, an annotation of a class that the detector has not.
     """
-    content = load_annotations(annotation_file)
-    names = {category["id"]: category["name"] for category in content["categories"]}
+    content = load_annotations(annotation_file, folder)
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
     ids = tuple(sorted(names)) if category_ids is None else category_ids
-    if not content["images"] or not ids:
+    return build_dataset(content, folder, annotation_file, {i: names.get(i, str(i)) for i in ids})
+
+
+def build_dataset(
+    content: Record, folder: Path, annotation_file: Path, classes: Mapping[int, str]
+) -> CocoDataset:
+    """Pictures of checked records.
+
+    Args:
+        content: of `load_annotations`.
+        folder: where the pictures lie.
+        annotation_file: for messages.
+        classes: category id -> name, in the detector's order.
+    Raises:
+        AnnotationError: as `load_coco`.
+    """
+    if not content["images"] or not classes:
         raise AnnotationError(f"{annotation_file}: expected images and categories, found none")
-    rows = _rows_by_image(content, annotation_file, ids)
+    rows = _rows_by_image(content, annotation_file, classes)
     pictures = [_picture(r, rows[r["id"]], folder, annotation_file) for r in content["images"]]
     _warn_about_boxes(rows, pictures, annotation_file)
     return CocoDataset(
         annotations=content,
         pictures=pictures,
-        class_names=tuple(str(names.get(i, i)) for i in ids),
-        category_ids=ids,
+        class_names=tuple(classes.values()),
+        category_ids=tuple(classes),
     )
 
 
-def _rows_by_image(content: Record, path: Path, ids: tuple[int, ...]) -> dict[int, list[Record]]:
-    """The annotations of each picture, crowds left out, with their class index under "class"."""
-    classes = {category: index for index, category in enumerate(ids)}
-    rows: dict[int, list[Record]] = defaultdict(list)
+def _rows_by_image(
+    content: Record, path: Path, known: Mapping[int, str]
+) -> dict[int, list[tuple[int, list[float]]]]:
+    """(class index, bbox) of each picture's annotations, crowds left out."""
+    classes = {category: index for index, category in enumerate(known)}
+    rows: dict[int, list[tuple[int, list[float]]]] = defaultdict(list)
     for annotation in content["annotations"]:
         category = annotation["category_id"]
         if category not in classes:
+            named = {c["id"]: c["name"] for c in content["categories"]}
             raise AnnotationError(
-                f"{path}: annotation {annotation['id']}: category_id {category} is none of the "
-                f"{len(ids)} classes that the detector is trained on; are --train and --val of "
-                "one dataset?"
+                f"{path}: annotation {annotation['id']}: class {named[category]!r:.80} is none of "
+                f"the {len(classes)} classes that the detector is trained on; are --train and "
+                "--val of one dataset?"
             )
         if not annotation["iscrowd"]:
-            rows[annotation["image_id"]].append({**annotation, "class": classes[category]})
+            rows[annotation["image_id"]].append((classes[category], annotation["bbox"]))
     return rows
 
 
-def _picture(record: Record, rows: list[Record], folder: Path, annotation_file: Path) -> Picture:
+def _picture(
+    record: Record,
+    rows: list[tuple[int, list[float]]],
+    folder: Path,
+    annotation_file: Path,
+) -> Picture:
     where = f"{annotation_file}: image {record['id']}"
     for side in ("height", "width"):
         if type(record.get(side)) is not int or record[side] < 1:
             raise AnnotationError(f"{where}: expected {side!r} in pixels, got {record.get(side)}")
     path = folder / record["file_name"]
-    if not path.is_file():
-        raise AnnotationError(f"{where}: no file {path}; is the folder of pictures right?")
+    if not os.path.isfile(path):  # of an impossible name Path.is_file raises
+        raise AnnotationError(
+            f"{where}: no file {path}; is the folder of pictures (--train-images, --val-images) "
+            "right?"
+        )
     boxes = clip_boxes(_corners(rows), record["height"], record["width"])
     kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    classes = np.array([row["class"] for row in rows], np.int64)
+    classes = np.array([index for index, _ in rows], np.int64)
     return Picture(
         image_id=record["id"],
         path=path,
@@ -118,13 +152,20 @@ def _picture(record: Record, rows: list[Record], folder: Path, annotation_file: 
     )
 
 
-def _corners(rows: list[Record]) -> Boxes:
+def _corners(rows: list[tuple[int, list[float]]]) -> Boxes:
     """(N, 4) xyxy of COCO's x, y, width, height."""
-    xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    return to_corners([box for _, box in rows])
+
+
+def to_corners(boxes: Sequence[Sequence[float]]) -> Boxes:
+    """(N, 4) xyxy of COCO's [x, y, width, height], pixels."""
+    xywh = np.array(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
 
 
-def _warn_about_boxes(rows: dict[int, list[Record]], pictures: list[Picture], path: Path) -> None:
+def _warn_about_boxes(
+    rows: dict[int, list[tuple[int, list[float]]]], pictures: list[Picture], path: Path
+) -> None:
     """One line for the whole file: how many boxes were clipped, how many dropped."""
     clipped = dropped = 0
     for picture in pictures:
