@@ -19,7 +19,8 @@ from cn2.runtime.errors import Cn2Error, ModelFormatError, OutputError, PictureE
 from .build import build_detector
 from .checkpoint import load_training_state, load_weights, save_checkpoint, save_training_state
 from .config import Config, config_to_dict, with_classes
-from .data.coco import CocoDataset, load_coco
+from .data.coco import CocoDataset
+from .data.datasets import DataSource, load_dataset
 from .data.loader import Batch, train_batches
 from .detector import TwoStageDetector
 from .progress import Reporter, RunLog, StepMeter
@@ -37,10 +38,8 @@ CONFIG_FILE, LOG_FILE = "config.json", "log.jsonl"
 class RunFiles:
     """What a run reads and where it writes."""
 
-    train: Path  # COCO JSON
-    train_images: Path  # folder
-    val: Path
-    val_images: Path
+    train: tuple[DataSource, ...]  # joined
+    val: DataSource
     out: Path  # folder of the run
     license: str = "unspecified"  # of the weights, into the checkpoints
 
@@ -83,9 +82,9 @@ def train(
         OutputError: the run's folder cannot be written, or holds another run.
         TrainingError: `max_bad_steps` steps in a row without a finite loss.
     """
-    train_data = load_coco(files.train, files.train_images)
+    train_data = load_dataset(files.train)
     config = with_classes(config, train_data.class_names, train_data.category_ids)
-    val_data = load_coco(files.val, files.val_images, config.category_ids)
+    val_data = load_dataset([files.val], train_data.classes)
     place = pick_device(device)
     _open_run(config, files, resume)
     torch.manual_seed(config.train.seed)
@@ -212,7 +211,8 @@ def _write_checkpoint(run: _Run, name: str) -> None:
         run.model,
         run.config,
         license=run.files.license,
-        provenance=f"cn2 train {run.config.preset} on {run.files.train}, step {run.state.step}",
+        provenance=f"cn2 train {run.config.preset} on {', '.join(map(str, run.files.train))}, "
+        f"step {run.state.step}",
     )
 
 

@@ -21,6 +21,7 @@ from cn2.runtime.errors import (
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import ModelConfig
+from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.data.loader import Batch, epoch_batches
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import build_optimizer, set_rate, train_step
@@ -41,10 +42,8 @@ def files(tmp_path: Path) -> RunFiles:
     """Four small pictures to train and score on, and an empty run folder."""
     annotations, pictures = write_dataset(tmp_path, coco_annotations(SIZES, BOXES))
     return RunFiles(
-        train=annotations,
-        train_images=pictures,
-        val=annotations,
-        val_images=pictures,
+        train=(DataSource(annotations=annotations, images=pictures),),
+        val=DataSource(annotations=annotations, images=pictures),
         out=tmp_path / "run",
         license="CC0-1.0",
     )
@@ -76,7 +75,7 @@ def test_a_run_writes_config_log_checkpoints_and_state(files: RunFiles) -> None:
 def test_classes_come_from_the_training_annotations(files: RunFiles) -> None:
     annotations = coco_annotations(SIZES, [[], [], [], []])
     annotations["categories"] = [{"id": 9, "name": "late"}, {"id": 4, "name": "early"}]
-    files.train.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     train(with_training(tiny_config(), steps=1), files)  # no object in any picture: legal
     _, config, _ = load_checkpoint(files.out / "last.safetensors")
     assert config.class_names == ("early", "late")
@@ -87,7 +86,7 @@ def test_crowds_are_scored_as_crowds(files: RunFiles) -> None:
     annotations = coco_annotations(SIZES, BOXES)
     for row in annotations["annotations"]:
         row["iscrowd"] = 1
-    files.val.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     metrics = train(with_training(tiny_config(), steps=1), files)
     assert metrics["AP"] is None  # nothing but crowds: nothing to score on
     assert metrics["images"] == 4
@@ -206,7 +205,7 @@ def test_weights_start_a_run_and_other_classes_are_told(
     train(with_training(tiny_config(), steps=1), files)
     annotations = coco_annotations(SIZES, BOXES)
     annotations["categories"].append({"id": 8, "name": "moon"})
-    files.train.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     second = replace(files, out=files.out.with_name("second"))
     last = files.out / "last.safetensors"
     still = with_training(tiny_config(), steps=1, base_lr=0.0)
@@ -234,7 +233,7 @@ def test_a_run_is_never_mixed_with_another(files: RunFiles) -> None:
 
 def test_bad_data_is_found_before_the_run_folder_is_made(files: RunFiles) -> None:
     with pytest.raises(AnnotationError, match="nowhere"):
-        train(tiny_config(), replace(files, val_images=Path("nowhere")))
+        train(tiny_config(), replace(files, val=replace(files.val, images=Path("nowhere"))))
     assert not files.out.exists()
 
 
@@ -243,7 +242,8 @@ def test_a_torn_picture_stops_the_run_by_name_and_nothing_is_lost(
 ) -> None:
     portrait = np.array([height > width for height, width in SIZES])
     last = epoch_batches(portrait, batch=1, seed=0, epoch=0)[-1, 0]
-    path = files.train_images / f"picture_{last}.png"
+    assert files.val.images is not None
+    path = files.val.images / f"picture_{last}.png"
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
     config = with_training(tiny_config(), steps=4, batch=1, save_every=100)
@@ -256,7 +256,8 @@ def test_a_torn_picture_stops_the_run_by_name_and_nothing_is_lost(
 
 
 def test_an_output_folder_that_cannot_be_written(files: RunFiles) -> None:
-    blocked = files.train_images / "picture_0.png" / "run"  # below a file
+    assert files.val.images is not None
+    blocked = files.val.images / "picture_0.png" / "run"  # below a file
     with pytest.raises(OutputError, match="cannot be written"):
         train(tiny_config(), replace(files, out=blocked))
 
