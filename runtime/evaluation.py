@@ -18,6 +18,7 @@ from .annotations import load_annotations, names_its_pictures, read_annotations
 from .errors import AnnotationError, DependencyError
 from .formats.classes import match_classes
 from .formats.common import AnnotatedPictures
+from .formats.headers import upright_size
 
 __all__ = [
     "AnnotatedPictures",
@@ -26,6 +27,7 @@ __all__ = [
     "match_classes",
     "names_its_pictures",
     "read_annotations",
+    "upright_size",
 ]
 
 AREAS = ("all", "small", "medium", "large")  # below 32², below 96², from there, in pixels

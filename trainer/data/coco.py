@@ -95,8 +95,8 @@ def build_dataset(
     sizes = np.array([_size(r, annotation_file) for r in content["images"]], np.int64)
     paths = [_path(r, folder, annotation_file) for r in content["images"]]
     objects = _find_objects(content, annotation_file, classes)
-    boxes = _clip(objects.boxes, sizes[objects.pictures])
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes = clip_to_sizes(objects.boxes, sizes[objects.pictures])
+    kept: NDArray[np.bool_] = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     _warn_about_boxes(objects.boxes, boxes, kept, annotation_file)
     owners, boxes, labels = objects.pictures[kept], boxes[kept], objects.classes[kept]
     ends = np.searchsorted(owners, np.arange(len(paths) + 1))
@@ -162,7 +162,7 @@ def _size(record: Record, annotation_file: Path) -> tuple[int, int]:
 
 
 def _path(record: Record, folder: Path, annotation_file: Path) -> Path:
-    path = folder / record["file_name"]
+    path = folder / str(record["file_name"])
     if not os.path.isfile(path):  # of an impossible name Path.is_file raises
         raise AnnotationError(
             f"{annotation_file}: image {record['id']}: no file {path}; is the folder of pictures "
@@ -177,7 +177,7 @@ def to_corners(boxes: Sequence[Sequence[float]]) -> Boxes:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1).astype(np.float32)
 
 
-def _clip(boxes: Boxes, sizes: NDArray[np.int64]) -> Boxes:
+def clip_to_sizes(boxes: Boxes, sizes: NDArray[np.int64]) -> Boxes:
     """(A, 4) boxes cut at the borders of their pictures, whose (height, width) are (A, 2)."""
     limits = sizes[:, [1, 0, 1, 0]].astype(np.float32)
     return np.clip(boxes, np.float32(0), limits)
