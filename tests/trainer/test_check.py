@@ -359,7 +359,14 @@ def test_the_tables_name_everything(sources: tuple[DataSource, DataSource], tmp_
     console = Console(file=stream, width=120)
     console.print(report_tables(report.sets, report.findings))
     text = stream.getvalue()
-    for words in ("pictures", "disc", "9  30.0%", "error", "annotation is broken", "annotation 999"):
+    for words in (
+        "pictures",
+        "disc",
+        "9  30.0%",
+        "error",
+        "annotation is broken",
+        "annotation 999",
+    ):
         assert words in text
 
 
