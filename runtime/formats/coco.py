@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..errors import AnnotationError
 from .common import LARGEST_PX, Complain, Record, check_name, read_text
 
 IDS = range(-(2**63), 2**63)  # what an id may be: it goes through int64 arrays
+NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # neither in a file's name nor a class's
 WHAT = "a COCO JSON file"
 
 
@@ -103,6 +105,9 @@ def _what_is_wrong(
         if type(record.get(field)) is not wanted:
             found = f"{record[field]!r:.80}" if field in record else "nothing"
             return f"{kind} {identity}: expected {field!r} as {wanted.__name__}, got {found}"
+        if wanted is str and NO_TEXT.search(record[field]):
+            found = f"{record[field]!r:.80}"
+            return f"{kind} {identity}: expected {field!r} as a line of text, got {found}"
     return None
 
 

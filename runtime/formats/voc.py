@@ -110,7 +110,7 @@ def _read_file(
     name = (root.findtext("filename") or "").strip()
     if name and not check_name(pictures, name, str(path), complain):
         name = ""
-    if os.path.splitext(name)[0] not in on_disk or not os.path.isfile(pictures / name):
+    if not os.path.isfile(pictures / name):
         name = on_disk.get(path.stem) or name or path.stem
     height, width = (_side(root, side) for side in ("height", "width"))
     if not (height and width):

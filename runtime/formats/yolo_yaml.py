@@ -95,15 +95,16 @@ def _split_places(path: Path, values: dict[str, Any], split: str) -> tuple[Path,
             f"{path}: no split {split!r}; the file has {', '.join(named) or 'none'}"
         )
     given = values[key] if isinstance(values[key], list) else [values[key]]
-    roots = [path.parent / str(values.get("path") or "."), path.parent]
+    beside = path.parent.absolute()  # as lists may name pictures absolutely
+    roots = [beside / str(values.get("path") or "."), beside]
     for root in roots:
         places = [root / str(place) for place in given]
         if all(place.exists() for place in places):
             return root, places
     # An exporter in wide use writes ../train/images, and means train/images beside the file.
-    places = [path.parent / str(place).removeprefix("../") for place in given]
+    places = [beside / str(place).removeprefix("../") for place in given]
     if all(place.exists() for place in places):
-        return path.parent, places
+        return beside, places
     looked = ", ".join(str(root / str(given[0])) for root in dict.fromkeys(roots))
     raise AnnotationError(f"{path}: split {split!r}: nothing at {looked}; mend `path` or `{key}`")
 

@@ -241,12 +241,16 @@ def test_splits_of_a_data_yaml(yolo: Path) -> None:
         ("train: list.txt", 2),
     ],
 )
-def test_places_in_a_data_yaml(text: str, count: int, yolo: Path) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_places_in_a_data_yaml(
+    text: str, count: int, relative: bool, yolo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (yolo.parent / "list.txt").write_text(
         f"images/train/a.png\n\n{yolo.parent / 'images/val/c.png'}\n"
     )
     yolo.write_text(f"{text}\nnames:\n  0: cat\n  1: dog\n")
-    content = load_annotations(yolo, split="train")
+    monkeypatch.chdir(yolo.parent)
+    content = load_annotations(Path("data.yaml") if relative else yolo, split="train")
     assert len(content["images"]) == len(content["annotations"]) == count
 
 

@@ -97,9 +97,12 @@ def test_folders_are_paired_with_annotations() -> None:
     assert pair(["a.json", "b.json"], ["A", "B"]) == [Path("A"), Path("B")]
     assert pair(["a.json", "b.json"], ["A"]) == [Path("A"), Path("A")]
     assert pair(["a.json", "d.yaml", "d.yaml:val"], ["A"]) == [Path("A"), None, None]
+    assert pair(["a.json", "d.yaml", "b.json"], ["A", "B"]) == [Path("A"), None, Path("B")]
     assert pair(["a.json", "b.json"], []) == [None, None]
-    with pytest.raises(ValueError, match=r"--train-images: expected one folder, or .* 3 --train"):
+    with pytest.raises(ValueError, match=r"--train-images: expected one .* the 3 --train .* got 2"):
         pair(["a.json", "b.json", "c.json"], ["A", "B"])
+    with pytest.raises(ValueError, match=r"the 0 --train .* got 1"):
+        pair(["d.yaml"], ["A"])
 
 
 # Twelve kinds of broken files: what is done to a sound one, the words of the refusal (None: legal),
@@ -186,7 +189,9 @@ BROKEN: dict[str, tuple[Spoil, list[str] | None, int | None]] = {
         0,
     ),
     "name that comes back": (last("images", file_name="x/../picture_0.png"), None, 2),
-    "name with a zero": (last("images", file_name="a\0b.png"), ["image 10", "no file"], 2),
+    "name with a zero": (last("images", file_name="a\0b.png"), ["'a\\x00b.png'"], 0),
+    "name of two lines": (last("images", file_name="a\nb.png"), ["'a\\nb.png'"], 0),
+    "half a letter": (last("categories", name="\ud83d"), ["category 7", "'\\ud83d'"], 2),
     "name too long": (last("images", file_name="a" * 5000), ["image 10", "no file"], 2),
 }
 

@@ -57,7 +57,7 @@ def test_train_from_the_command_line(
         (["tiny", "--device", "tpu"], ["device", "tpu"]),
         (
             ["tiny", "--train", "b.json", "--train", "c.json", "--train-images", "d"],
-            ["--train-images", "one for each of 3 --train", "got 2"],
+            ["--train-images", "each of the 3 --train", "got 2"],
         ),
         (["tiny", "--train", "gone.yaml"], ["gone.yaml", "cannot be read"]),
     ],

@@ -34,23 +34,25 @@ def pair_sources(
     """Each annotation path with its folder of pictures.
 
     Args:
-        images: none; one for all, left out where the format names its pictures; or one each.
+        images: none; or one for all, or one each, of those sets whose format leaves it open.
         option: of the command line, for messages: "--train".
     Raises:
         ValueError: another number of folders.
     """
-    if len(images) == 1 and len(annotations) > 1:
-        folders = [None if names_its_pictures(path) else images[0] for path in annotations]
-    elif len(images) in (0, len(annotations)):
-        folders = list(images) or [None] * len(annotations)
-    else:
+    open_ones = [path for path in annotations if not names_its_pictures(path)]
+    if len(images) not in {0, min(1, len(open_ones)), len(open_ones)}:
         raise ValueError(
-            f"{option}-images: expected one folder, or one for each of {len(annotations)} {option} "
-            f"in their order, got {len(images)}"
+            f"{option}-images: expected one folder, or one for each of the {len(open_ones)} "
+            f"{option} that name no pictures themselves, in their order, got {len(images)}"
         )
+    folders = iter(images if len(images) != 1 else images * len(open_ones))
     return tuple(
-        DataSource(annotations=path, images=folder, split=split)
-        for path, folder in zip(annotations, folders, strict=True)
+        DataSource(
+            annotations=path,
+            images=None if names_its_pictures(path) else next(folders, None),
+            split=split,
+        )
+        for path in annotations
     )
 
 
