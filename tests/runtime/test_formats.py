@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -439,3 +440,54 @@ def test_classes_are_matched_by_name() -> None:
 def test_yolo_lines_of_the_writer() -> None:
     """The test's own writer, held to numbers by hand."""
     assert yolo_line(3, [40, 20, 20, 40], SIZE) == "3 0.500000 0.500000 0.200000 0.500000"
+
+
+PIECES = [b"nan", b"-1", b"1e999", b"null", b"\0", b"\xff", b"..", b"/", b"<", b"&x;", b"[", b"{"]
+PIECES += [b"9" * 50, b"\n", b" ", b"*a", b"&a ", b"!!int ", b": ", b"- ", b'"', b"<!DOCTYPE a>"]
+PIECES += [b"0", b"5", b".", b""] * 4
+
+
+@pytest.mark.parametrize("spoiled", ["yaml", "label", "xml", "list", "json"])
+def test_any_bytes_give_sound_records_or_one_line(spoiled: str, tmp_path: Path) -> None:
+    """Random small damage: no other exception, and no annotation that nothing belongs to."""
+    picture(tmp_path / "p" / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", **SIZE}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 4]},
+            {"id": 2, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4.5], "iscrowd": 1},
+        ],
+    }
+    yaml = write_yolo(content, tmp_path / "p", tmp_path / "y", "val")
+    listed = write_voc(content, tmp_path / "p", tmp_path / "v", "val")
+    json_file = tmp_path / "p" / "a.json"
+    json_file.write_text(json.dumps(content))
+    file, path = {
+        "yaml": (yaml, yaml),
+        "label": (tmp_path / "y" / "labels" / "val" / "a.txt", yaml),
+        "xml": (tmp_path / "v" / "Annotations" / "a.xml", listed),
+        "list": (listed, listed),
+        "json": (json_file, json_file),
+    }[spoiled]
+    sound, draw, read = file.read_bytes(), random.Random(spoiled), 0
+    for _ in range(60):
+        place = draw.randrange(len(sound))
+        end = place + draw.choice([0, 1, 1])
+        file.write_bytes(sound[:place] + draw.choice(PIECES) + sound[end:])
+        complaints: list[str] = []
+        try:
+            found = load_annotations(path, complain=complaints.append)
+        except AnnotationError as error:
+            complaints.append(str(error))
+        else:
+            read += 1
+            images = {image["id"] for image in found["images"]}
+            classes = {category["id"] for category in found["categories"]}
+            for row in found["annotations"]:
+                assert row["image_id"] in images
+                assert row["category_id"] in classes
+                assert np.isfinite(row["bbox"]).all()
+                assert min(row["bbox"][2:]) >= 0
+        assert not any("\n" in complaint for complaint in complaints)
+    assert read > 0

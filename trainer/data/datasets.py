@@ -45,7 +45,7 @@ def pair_sources(
             f"{option}-images: expected one folder, or one for each of the {len(open_ones)} "
             f"{option} that name no pictures themselves, in their order, got {len(images)}"
         )
-    folders = iter(images if len(images) != 1 else images * len(open_ones))
+    folders = iter(images if len(images) != 1 else [images[0]] * len(open_ones))
     return tuple(
         DataSource(
             annotations=path,
