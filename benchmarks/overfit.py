@@ -21,6 +21,7 @@ import torch
 
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
 from cn2.trainer.config import Config, ShortEdgeConfig
+from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.presets import nano
 from cn2.trainer.train import RunFiles, train
 
@@ -67,13 +68,8 @@ def overfit(bccd: Path, out: Path, config: Config) -> list[dict[str, Any]]:
     content["annotations"] = [row for row in content["annotations"] if row["image_id"] in kept]
     subset = out / "first_pictures.json"
     subset.write_text(json.dumps(content))
-    files = RunFiles(
-        train=subset,
-        train_images=bccd / "images",
-        val=subset,
-        val_images=bccd / "images",
-        out=out / "run",
-    )
+    source = DataSource(annotations=subset, images=bccd / "images")
+    files = RunFiles(train=(source,), val=source, out=out / "run")
     train(config, files, device="cpu")
     lines = (files.out / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

@@ -105,7 +105,8 @@ def show_length(train: TrainConfig) -> str:
 
 def show_clip(train: TrainConfig) -> str:
     """What gradients are cut at."""
-    return f"norm {train.clip_norm:g}"
+    limits = {"norm": train.clip_norm, "each value": train.clip_value}
+    return ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit) or "nothing"
 
 
 def yes(value: object) -> str:

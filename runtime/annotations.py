@@ -1,117 +1,94 @@
-"""COCO annotation files: read, checked, and returned as plain dicts with nothing missing."""
+"""Annotated pictures by path: COCO JSON, YOLO labels or Pascal VOC in, the same COCO dict out."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from .errors import AnnotationError
+from .formats.coco import read_coco
+from .formats.common import AnnotatedPictures, Complain, Record, refuse
+from .formats.voc import read_voc
+from .formats.yolo import is_label_folder, read_yolo_folder
+from .formats.yolo_yaml import read_yolo_yaml
 
-LARGEST_PX = 1e7  # no side or place of a box is beyond it; float32 still tells pixels apart there
+YAML = (".yaml", ".yml")
+KNOWN = "a COCO .json, a YOLO data.yaml or folder of .txt, a Pascal VOC folder or ImageSets list"
 
 
-def load_annotations(path: str | Path) -> dict[str, Any]:
-    """Read and check a COCO detection file.
+def load_annotations(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    split: str = "val",
+    complain: Complain = refuse,
+) -> Record:
+    """The content of `read_annotations`: a COCO dict, checked, with nothing missing."""
+    return read_annotations(path, images, split=split, complain=complain).content
+
+
+def read_annotations(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    split: str = "val",
+    complain: Complain = refuse,
+) -> AnnotatedPictures:
+    """Read and check annotations in the format that the path shows.
 
     Args:
-        path: a JSON file with the lists `images`, `annotations` and `categories`.
+        path: a COCO JSON file; a YOLO data.yaml, its folder, or a folder of YOLO .txt labels with
+            classes.txt; a folder of Pascal VOC XML files, the folder above it, or a list file in
+            ImageSets/Main beside it.
+        images: the folder of the pictures. None: where the format says; the JSON file's own folder.
+        split: which part of a data.yaml or a VOC folder; `data.yaml:test` in the path goes before.
+        complain: takes a line for each bad record, which is then left out; by default the first
+            one is raised.
     Returns:
-        The file's dict. Each annotation has `iscrowd` (0 or 1) and `area` (a number >= 0), filled
-        in where the file has none: 0, and the box's area. `bbox` is [x, y, width, height], pixels;
-        it may lie outside its picture and may be empty.
+        COCO records and the pictures' folder. Each annotation has `iscrowd` (0 or 1) and `area` (a
+        number >= 0), where the file has none: 0, and the box's area. `bbox` is [x, y, width,
+        height], pixels; it may lie outside its picture and may be empty. Images of YOLO and VOC
+        have `height` and `width`. Every `file_name` stays in the folder.
     Raises:
-        AnnotationError: no such file, not JSON, a key is missing, an id is repeated or unknown, a
-            box is not four numbers up to LARGEST_PX, `iscrowd` or `area` is of another kind. The
-            message names the file and the id.
+        AnnotationError: no such file, not of these formats, a key is missing, an id is repeated or
+            unknown, a box is not four numbers up to LARGEST_PX, `iscrowd` or `area` is of another
+            kind, a file name leaves the folder. The message names the file and the id or line.
+        DependencyError: a data.yaml without PyYAML.
     """
-    path = Path(path)
-    values = _read_json(path)
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(values.get(key), list):
-            found = type(values[key]).__name__ if key in values else "nothing"
-            raise AnnotationError(f"{path}: expected a list under {key!r}, got {found}")
-    image_ids = _check_records(path, "image", values["images"], file_name=str)
-    category_ids = _check_records(path, "category", values["categories"], name=str)
-    _check_records(path, "annotation", values["annotations"], image_id=int, category_id=int)
-    for annotation in values["annotations"]:
-        _complete_annotation(path, annotation, image_ids, category_ids)
-    return values
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError, JSONDecodeError
-        raise AnnotationError(
-            f"{path}: expected a COCO JSON file, got no JSON ({error})"
-        ) from error
-    if not isinstance(values, dict):
-        raise AnnotationError(f"{path}: expected a JSON object, got {type(values).__name__}")
-    return values
-
-
-def _check_records(path: Path, kind: str, records: list[Any], **fields: type) -> set[int]:
-    """Each record is a dict with an integer id of its own and the given fields; their ids."""
-    ids: set[int] = set()
-    for position, record in enumerate(records):
-        if not isinstance(record, dict) or type(record.get("id")) is not int:
-            raise AnnotationError(f"{path}: {kind} number {position}: expected an integer 'id'")
-        identity = record["id"]
-        if identity in ids:
-            raise AnnotationError(f"{path}: {kind} id {identity} occurs twice; ids must be unique")
-        ids.add(identity)
-        for field, wanted in fields.items():
-            if type(record.get(field)) is not wanted:
-                found = repr(record[field]) if field in record else "nothing"
-                expected = f"expected {field!r} as {wanted.__name__}"
-                raise AnnotationError(f"{path}: {kind} {identity}: {expected}, got {found}")
-    return ids
-
-
-def _complete_annotation(
-    path: Path, annotation: dict[str, Any], image_ids: set[int], category_ids: set[int]
-) -> None:
-    name = f"{path}: annotation {annotation['id']}"
-    if annotation["image_id"] not in image_ids:
-        raise AnnotationError(f"{name}: image_id {annotation['image_id']} is not among the images")
-    if annotation["category_id"] not in category_ids:
-        known = _shorten(sorted(category_ids))
-        raise AnnotationError(
-            f"{name}: expected a category_id out of {known}, got {annotation['category_id']}"
+    path, split = split_of(Path(path), split)
+    folder = None if images is None else Path(images)
+    if path.suffix.lower() in YAML or (path / "data.yaml").is_file():
+        if folder is not None:
+            raise AnnotationError(
+                f"{path}: names its own pictures; leave the folder of pictures {folder} out"
+            )
+        return read_yolo_yaml(
+            path if path.suffix.lower() in YAML else path / "data.yaml", split, complain
         )
-    box = annotation.get("bbox")
-    if not _is_box(box):
-        raise AnnotationError(
-            f"{name}: expected 'bbox' as [x, y, width >= 0, height >= 0] in pixels, none beyond "
-            f"{LARGEST_PX:g}, got {box!r:.80}"
-        )
-    crowd = annotation.setdefault("iscrowd", 0)
-    if type(crowd) not in (int, bool) or crowd not in (0, 1):
-        raise AnnotationError(f"{name}: expected 'iscrowd' as 0 or 1, got {crowd!r:.80}")
-    annotation["iscrowd"] = int(crowd)
-    area = annotation.setdefault("area", box[2] * box[3])
-    if not _is_between(area, 0, LARGEST_PX**2):
-        raise AnnotationError(f"{name}: expected 'area' as a number >= 0, got {area!r:.80}")
+    if path.is_dir() and not (path / "Annotations").is_dir() and not any(path.glob("*.xml")):
+        if not is_label_folder(path):
+            raise AnnotationError(f"{path}: expected {KNOWN}, got a folder without any of them")
+        return read_yolo_folder(path, folder, complain)
+    if path.is_dir() or _is_voc_list(path):
+        return read_voc(path, folder, split, complain)
+    folder = folder or path.parent
+    return AnnotatedPictures(
+        content=read_coco(path, folder, complain), folder=folder, format="coco"
+    )
 
 
-def _is_box(box: Any) -> TypeGuard[list[float]]:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    lowest = (-LARGEST_PX, -LARGEST_PX, 0, 0)
-    return all(_is_between(v, low, LARGEST_PX) for v, low in zip(box, lowest, strict=True))
+def split_of(path: Path, split: str) -> tuple[Path, str]:
+    """A path with a split behind a colon taken apart: `data.yaml:test`; else as given."""
+    if path.exists() or ":" not in path.name:
+        return path, split
+    name, _, chosen = path.name.rpartition(":")
+    return (path.with_name(name), chosen) if name and chosen else (path, split)
 
 
-def _is_between(value: Any, low: float, high: float) -> bool:
-    """Whether it is a number of JSON's (not NaN, no true or false) in the range."""
-    return type(value) in (int, float) and low <= value <= high
+def names_its_pictures(path: Path) -> bool:
+    """Whether a folder of pictures beside this path would be one too many: a data.yaml."""
+    path, _ = split_of(path, "")
+    return path.suffix.lower() in YAML or (path / "data.yaml").is_file()
 
 
-def _shorten(values: Iterable[int], limit: int = 8) -> str:
-    """The first few values, for a message of one line."""
-    shown = list(values)
-    dots = ", …" if len(shown) > limit else ""
-    return f"({', '.join(map(str, shown[:limit]))}{dots})"
+def _is_voc_list(path: Path) -> bool:
+    return path.suffix == ".txt" and (path.parent.parent.parent / "Annotations").is_dir()

@@ -40,7 +40,7 @@ RUNTIME = "cn2.runtime.commands"
 COMMANDS: dict[str, Command] = {
     "presets": Command(TRAINER, "list every detector: parts, input, parameters", "train"),
     "scenes": Command(SCENES, "draw synthetic annotated pictures to train on"),
-    "train": Command(TRAINER, "train a detector on COCO-format annotations", "train"),
+    "train": Command(TRAINER, "train a detector on annotated pictures", "train"),
     "export": Command(EXPORT, "turn a checkpoint into one ONNX file", "export"),
     "detect": Command(RUNTIME, "find objects in pictures"),
     "eval": Command(RUNTIME, "COCO metrics of a model file"),

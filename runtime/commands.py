@@ -106,26 +106,38 @@ def detect(
 
 def eval_(
     model: Model,
-    annotations: Annotated[Path, Option(help="COCO annotations (JSON).", metavar="FILE")],
-    images: Annotated[Path, Option(help="The folder of their pictures.", metavar="DIR")],
+    annotations: Annotated[
+        Path,
+        Option(
+            help="COCO JSON, YOLO data.yaml (its val split, or data.yaml:test) or folder of .txt, "
+            "Pascal VOC folder or list.",
+            metavar="PATH",
+        ),
+    ],
+    images: Annotated[
+        Path | None,
+        Option(
+            help="The folder of their pictures, where the format leaves it open.", metavar="DIR"
+        ),
+    ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
     json: Json = None,
     threads: Threads = None,
 ) -> None:
     """COCO metrics of a model file on annotated pictures."""
+    from .annotations import read_annotations
     from .detect_command import describe_model
     from .eval_command import evaluate, metrics_table
-    from .evaluation import load_annotations
 
-    truth = load_annotations(annotations)
-    pictures = (images / image["file_name"] for image in truth["images"])
+    truth = read_annotations(annotations, images)
+    pictures = [truth.folder / image["file_name"] for image in truth.content["images"]]
     ready_file(json, [model, annotations, *pictures])
     with (
         _open(model, backend, device, threads) as detector,
-        _progress("eval", len(truth["images"])) as advance,
+        _progress("eval", len(pictures)) as advance,
     ):
-        metrics = evaluate(detector, truth, images, tell=_tell_error, advance=advance)
+        metrics = evaluate(detector, truth, tell=_tell_error, advance=advance)
         metrics |= {"annotations": str(annotations), "model": describe_model(detector, model)}
     if json is not None:
         write_json(json, metrics)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import colorsys
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from .pictures import Pixels
 
@@ -29,6 +31,27 @@ def draw_detections(picture: Pixels, found: Detections, *, scores: bool = True) 
 
     Without `scores` the labels are names alone, as ground truth wants it.
     """
+    texts = [
+        (f"{label} {score:.2f}", label) if scores else (label,)
+        for label, score in zip(found.labels, found.scores, strict=True)
+    ]
+    return draw_boxes(picture, found.boxes, found.class_ids.tolist(), texts)
+
+
+def draw_boxes(
+    picture: Pixels,
+    boxes: npt.NDArray[np.float32],
+    class_ids: Sequence[int],
+    texts: Sequence[tuple[str, ...]],
+) -> Pixels:
+    """A copy of a picture with labelled boxes, the first ones on top.
+
+    Args:
+        picture: (H, W, 3).
+        boxes: (n, 4) xyxy, pixels; what lies outside is cut off.
+        class_ids: n, 0-based; they choose the colours.
+        texts: n labels, each in several lengths, of which the first that fits is drawn.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(picture)  # copies
@@ -36,16 +59,14 @@ def draw_detections(picture: Pixels, found: Detections, *, scores: bool = True) 
     short_side = min(picture.shape[:2])
     font = ImageFont.load_default(max(LEAST_TEXT, round(short_side * TEXT_SHARE)))
     line = max(1, round(short_side * LINE_SHARE))
-    boxes = [_to_pixels(box.tolist(), image.size) for box in found.boxes]
-    colors = [class_color(int(index)) for index in found.class_ids]
-    for box, color in reversed(list(zip(boxes, colors, strict=True))):
+    places = [_to_pixels(box, image.size) for box in boxes.tolist()]
+    colors = [class_color(index) for index in class_ids]
+    for box, color in reversed(list(zip(places, colors, strict=True))):
         left, top, right, bottom = box
         draw.rectangle((left, top, right - 1, bottom - 1), outline=color, width=line)
     placed: list[tuple[Rectangle, str, Color]] = []
-    for box, color, label, score in zip(boxes, colors, found.labels, found.scores, strict=True):
-        name = _plain(label)
-        texts = [f"{name} {score:.2f}", name] if scores else [name]
-        text = _fitting_text(draw, font, texts, image.width)
+    for box, color, lengths in zip(places, colors, texts, strict=True):
+        text = _fitting_text(draw, font, [_plain(length) for length in lengths], image.width)
         spot = _place_label(
             _text_size(draw, font, text), box, image.size, [spot for spot, _, _ in placed]
         )

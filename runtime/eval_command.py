@@ -13,6 +13,7 @@ from .reports import format_number, format_table
 
 if TYPE_CHECKING:
     from .detector import Detector
+    from .formats.common import AnnotatedPictures
     from .manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,7 @@ SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 def evaluate(
     detector: Detector,
-    annotations: dict[str, Any],
-    images: Path,
+    truth: AnnotatedPictures,
     *,
     tell: Callable[[str], None],
     advance: Callable[[], None] = lambda: None,
@@ -32,8 +32,8 @@ def evaluate(
     """Run a detector on annotated pictures and score what it finds.
 
     Args:
-        annotations: of `load_annotations`.
-        images: the folder that their file names are relative to.
+        truth: of `read_annotations`. COCO's classes are the model's by id; those of YOLO and VOC,
+            which only count them, by name.
         tell: takes a line for each unreadable picture; it counts as one with no object found.
         advance: called after each picture.
     Returns:
@@ -42,11 +42,16 @@ def evaluate(
         AnnotationError: classes do not match, pictures are missing, or there are none.
         DependencyError: faster-coco-eval is not installed.
     """
-    from .evaluation import coco_metrics
+    from .evaluation import coco_metrics, match_classes
 
     require_evaluator()
-    check_classes(detector.manifest, annotations["categories"])
-    paths = find_pictures(annotations["images"], images)
+    annotations, manifest = truth.content, detector.manifest
+    if truth.format != "coco":
+        match_classes(
+            annotations, dict(zip(manifest.category_ids, manifest.class_names, strict=True))
+        )
+    check_classes(manifest, annotations["categories"])
+    paths = find_pictures(annotations["images"], truth.folder)
     results: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for image_id, path in paths.items():

@@ -14,10 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .annotations import load_annotations
+from .annotations import load_annotations, names_its_pictures, read_annotations
 from .errors import AnnotationError, DependencyError
+from .formats.classes import match_classes
+from .formats.common import AnnotatedPictures
+from .formats.headers import upright_size
 
-__all__ = ["coco_metrics", "load_annotations"]
+__all__ = [
+    "AnnotatedPictures",
+    "coco_metrics",
+    "load_annotations",
+    "match_classes",
+    "names_its_pictures",
+    "read_annotations",
+    "upright_size",
+]
 
 AREAS = ("all", "small", "medium", "large")  # below 32², below 96², from there, in pixels
 

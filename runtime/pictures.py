@@ -84,7 +84,7 @@ def _read(stream: BinaryIO, path: Path, max_pixels: int) -> Pixels:
     from PIL import Image
 
     try:
-        with _no_pillow_limit():
+        with no_pillow_limit():
             image = Image.open(stream, formats=FORMATS)
     except Exception as error:  # plugins raise anything on a torn header
         empty = stream.seek(0, os.SEEK_END) == 0
@@ -106,7 +106,7 @@ def _read(stream: BinaryIO, path: Path, max_pixels: int) -> Pixels:
 
 
 @contextmanager
-def _no_pillow_limit() -> Iterator[None]:
+def no_pillow_limit() -> Iterator[None]:
     """Switch off Pillow's size limit while a header is read: it is global, ours is an argument."""
     from PIL import Image
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cn2.runtime.errors import Cn2Error
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from .config import Backbone, Config
+    from .data.datasets import DataSource
 
 Option = typer.Option
 NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN"}
@@ -26,12 +29,37 @@ def register(app: typer.Typer) -> None:
 
 def train_command(
     preset: Annotated[str, typer.Argument(help="Name of a detector; see cn2 presets.")],
-    train: Annotated[Path, Option(help="COCO annotations to learn from.")],
-    train_images: Annotated[Path, Option(help="Folder of their pictures.")],
-    val: Annotated[Path, Option(help="COCO annotations to score on.")],
-    val_images: Annotated[Path, Option(help="Folder of their pictures.")],
+    train: Annotated[
+        list[Path],
+        Option(
+            help="Annotations to learn from: COCO JSON, YOLO data.yaml or folder of .txt, Pascal "
+            "VOC folder or list. Repeatable: the sets are joined.",
+            metavar="PATH",
+        ),
+    ],
+    val: Annotated[Path, Option(help="Annotations to score on.", metavar="PATH")],
     out: Annotated[Path, Option(help="Folder for checkpoints and log.")],
+    train_images: Annotated[
+        list[Path] | None,
+        Option(
+            help="Folder of the training pictures, where the format leaves it open; one for each "
+            "--train, or one for all.",
+            metavar="DIR",
+        ),
+    ] = None,
+    val_images: Annotated[
+        Path | None, Option(help="Folder of the pictures to score on.", metavar="DIR")
+    ] = None,
     weights: Annotated[Path | None, Option(help="Checkpoint to start from.")] = None,
+    backbone: Annotated[
+        Path | None, Option(help="File of ImageNet weights for the backbone (torchvision, timm).")
+    ] = None,
+    schedule: Annotated[
+        str | None, Option(help="Length by name: 1x (12 COCO epochs), 2x, 4x, 8x, 16x, long.")
+    ] = None,
+    resize: Annotated[
+        str | None, Option(help="Picture sizes by name: 640-800, 480-960, 256-608, crop-640, ...")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", help="Change a setting: key.path=value; repeatable.")
@@ -40,28 +68,69 @@ def train_command(
     license: Annotated[
         str, Option(help="Licence of the weights, for the checkpoint.")
     ] = "unspecified",
+    check: Annotated[
+        bool, Option("--check", help="Look at the data, write OUT/check, and stop.")
+    ] = False,
 ) -> None:
-    """Train a detector on pictures with COCO annotations."""
+    """Train a detector on annotated pictures."""
     # Read when torch loads. Threads that spin while they wait made steps ten times slower on cores
     # that other processes, the data workers among them, need too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .config import apply_overrides
+    from .data.datasets import pair_sources
+
+    config = choose_config(preset, set_ or [], schedule, resize)
+    trains = pair_sources(train, train_images or [], split="train", option="--train")
+    vals = pair_sources([val], [val_images] if val_images else [], split="val", option="--val")
+    if check:
+        raise typer.Exit(run_check(config, trains, vals[0], out))
     from .train import RunFiles
     from .train import train as run_training
 
-    config = apply_overrides(find_preset(preset), set_ or [])
-    files = RunFiles(
-        train=train,
-        train_images=train_images,
-        val=val,
-        val_images=val_images,
-        out=out,
-        license=license,
-    )
+    files = RunFiles(train=trains, val=vals[0], out=out, license=license)
     try:
-        run_training(config, files, weights=weights, resume=resume, device=device)
+        run_training(
+            config, files, weights=weights, backbone=backbone, resume=resume, device=device
+        )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except Cn2Error:
+        if os.environ.get("RANK", "0") != "0":  # of torchrun's processes, the first one tells
+            raise typer.Exit(2) from None
+        raise
+
+
+def choose_config(
+    preset: str, overrides: list[str], schedule: str | None, resize: str | None
+) -> Config:
+    """A preset with a named schedule and picture size; single settings come last and win.
+
+    Raises:
+        ValueError: an unknown name or setting; the nearest one is named.
+    """
+    from .config import apply_overrides
+    from .recipes import with_resize, with_schedule
+
+    config = apply_overrides(find_preset(preset), overrides)  # a schedule depends on train.batch
+    if schedule is not None:
+        config = with_schedule(config, schedule)
+    if resize is not None:
+        config = with_resize(config, resize)
+    return apply_overrides(config, overrides)
+
+
+def run_check(config: Config, train: tuple[DataSource, ...], val: DataSource, out: Path) -> int:
+    """Check the data and print the report; the exit code: 0, or 2 with errors."""
+    from .check.run import REPORT, SHEET, check_datasets
+    from .check.tables import print_report
+
+    report = check_datasets(config, train, val, out)
+    print_report(report.sets, report.findings)
+    found = report.findings
+    typer.echo(
+        f"\n{found.count('error')} errors, {found.count('warning')} warnings in "
+        f"{report.seconds:.1f} s; {report.folder / REPORT}, {report.folder / SHEET}"
+    )
+    return 0 if report.clean else 2
 
 
 def presets_command() -> None:

@@ -246,10 +246,11 @@ class TrainConfig(_Strict):
     schedule: Literal["steps", "cosine"] = "steps"
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # of a cycle; the rate falls tenfold at each
     cycles: int = 1  # times that the schedule, warm-up apart, runs within `steps`
-    clip_norm: float = 1.0  # largest gradient norm, over all parameters
+    clip_norm: float = 1.0  # largest gradient norm, over all parameters; 0: any
+    clip_value: float = 0.0  # largest single value of the gradient; 0: any
     ema_decay: float = 0.0  # of the mean weights that are scored and kept; 0: none are kept
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # of convolutions; losses in fp32
-    sync_batch_norm: bool = False  # BatchNorm's statistics over all GPUs
+    sync_batch_norm: bool = False  # BatchNorm's statistics over all GPUs, where there are several
     resize: Resize = field(
         default_factory=lambda: ShortEdgeConfig(smallest=640, largest=800, long_edge=1333)
     )
@@ -277,6 +278,11 @@ class TrainConfig(_Strict):
         for name in natural:
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}: expected 0 or more, got {getattr(self, name)}")
+        if min(self.clip_norm, self.clip_value) < 0:
+            raise ValueError(
+                "train.clip_norm, train.clip_value: expected 0 or more, "
+                f"got {self.clip_norm}, {self.clip_value}"
+            )
         for name in ("flip", "flip_vertical", "broken_limit"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"train.{name}: expected 0 to 1, got {getattr(self, name)}")

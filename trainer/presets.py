@@ -43,10 +43,11 @@ def official_training(**changes: Any) -> TrainConfig:
     """What all official configs share: `Base-CenterNet2` and detectron2's defaults.
 
     Momentum, weight decay (none on norms), flip, rate and batch are `TrainConfig`'s own defaults.
-    detectron2 clips every element of the gradient at 1, which is seldom reached; a norm of 1 over
-    all parameters would cut most steps. 35 is what mmdetection's port of the detector clips at.
+    detectron2 clips every element of the gradient at 1, not its norm.
     """
-    return TrainConfig(warmup_steps=4000, warmup_factor=0.00025, clip_norm=35.0, **changes)
+    return TrainConfig(
+        warmup_steps=4000, warmup_factor=0.00025, clip_norm=0.0, clip_value=1.0, **changes
+    )
 
 
 def caffe_input(short_edge: int, long_edge: int, divisor: int) -> InputConfig:

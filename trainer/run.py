@@ -17,8 +17,10 @@ from .build import build_detector
 from .checkpoint import load_weights, save_checkpoint
 from .config import Config, config_to_dict
 from .data.coco import CocoDataset
+from .data.datasets import DataSource
 from .detector import TwoStageDetector
 from .distributed import Ranks
+from .pretrained import load_backbone, settings_for_pretrained
 from .progress import Reporter, RunLog, StepMeter, read_log
 from .schedule import learning_rate
 from .train_step import Stepper
@@ -40,10 +42,8 @@ CONFIG_FILE, LOG_FILE, CURVES_FILE = "config.json", "log.jsonl", "curves.png"
 class RunFiles:
     """What a run reads and where it writes."""
 
-    train: Path  # COCO JSON
-    train_images: Path  # folder
-    val: Path
-    val_images: Path
+    train: tuple[DataSource, ...]  # joined
+    val: DataSource
     out: Path  # folder of the run
     license: str = "unspecified"  # of the weights, into the checkpoints
 
@@ -177,12 +177,13 @@ class Run:
 
     def _write_checkpoint(self, name: str) -> None:
         preset, step = self.config.preset, self.state.step
+        sets = ", ".join(map(str, self.files.train))
         save_checkpoint(
             self.files.out / name,
             self.kept,
             self.config,
             license=self.files.license,
-            provenance=f"cn2 train {preset} on {self.files.train}, step {step}",
+            provenance=f"cn2 train {preset} on {sets}, step {step}",
         )
 
     def resume(self) -> None:
@@ -207,13 +208,24 @@ class Run:
             ) from None
         self.reporter.say(f"continuing at step {self.state.step} of {self.config.train.steps}")
 
-    def start_from(self, weights: Path) -> None:
-        """Take the weights of a checkpoint; its classifiers may have other classes."""
-        fresh = load_weights(self.model, weights, self.config.class_names)
+    def start_from(self, weights: Path | None, backbone: Path | None) -> None:
+        """Take the weights of a checkpoint, whose classes may be others, or of a backbone, or both.
+
+        Raises:
+            ModelFormatError: a file that is not of this detector or backbone.
+            ValueError: a backbone that nobody published weights of.
+        """
+        say = self.reporter.say
+        if weights is not None and load_weights(self.model, weights, self.config.class_names):
+            say(f"{weights}: has other classes; its classifiers start anew")
+        if backbone is not None:
+            left = load_backbone(self.model.backbone, backbone)
+            say(f"{backbone}: backbone loaded; left over: {', '.join(left) or 'nothing'}")
+            settings = settings_for_pretrained(self.config)
+            if settings:
+                say(f"{backbone}: such weights go with --set {' --set '.join(settings)}")
         if self.stepper.mean is not None:
             self.stepper.mean.model.load_state_dict(self.model.state_dict())
-        if fresh:
-            self.reporter.say(f"{weights}: has other classes; its classifiers start anew")
 
     def end(self) -> None:
         """Close what is open, and draw the curves."""
@@ -224,18 +236,10 @@ class Run:
 
 
 def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
-    """The detector with fresh weights, on its device.
-
-    Raises:
-        ValueError: SyncBN without GPUs.
-    """
+    """The detector with fresh weights, on its device."""
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(ranks.device)
-    if config.train.sync_batch_norm:
-        if ranks.device.type != "cuda":
-            raise ValueError(
-                f"train.sync_batch_norm: expected GPUs, got {ranks.device.type}; switch it off"
-            )
+    if config.train.sync_batch_norm and ranks.world > 1 and ranks.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(memory_format=torch.channels_last)  # faster on GPUs and with bf16 on CPUs
     return model

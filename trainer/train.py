@@ -12,7 +12,8 @@ from typing import Any
 from cn2.runtime.errors import Cn2Error, PictureError
 
 from .config import Config, with_classes
-from .data.coco import CocoDataset, load_coco
+from .data.coco import CocoDataset
+from .data.datasets import load_dataset
 from .data.loader import Batch, BrokenPicture, train_batches
 from .distributed import joined_ranks
 from .progress import StepMeter
@@ -32,6 +33,7 @@ def train(
     files: RunFiles,
     *,
     weights: Path | None = None,
+    backbone: Path | None = None,
     resume: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def train(
         config: detector and training; its classes are replaced by those of the data.
         files: data and the run's folder.
         weights: checkpoint to start from; its classifiers may have other classes.
+        backbone: file of ImageNet weights for the backbone; see `load_backbone`.
         resume: continue the run in `files.out`; only `train.*` settings may have changed.
         device: "auto", "cpu", "cuda" or "cuda:1".
     Raises:
@@ -53,16 +56,16 @@ def train(
         OutputError: the run's folder cannot be written, or holds another run.
         TrainingError: `max_bad_steps` steps in a row without a finite loss.
     """
-    train_data = load_coco(files.train, files.train_images)
+    train_data = load_dataset(files.train)
     config = with_classes(config, train_data.class_names, train_data.category_ids)
-    val_data = load_coco(files.val, files.val_images, config.category_ids)
+    val_data = load_dataset([files.val], train_data.classes)
     with joined_ranks(device) as ranks:
         ranks.on_main(lambda: open_folder(config, files, resume))
         run = Run(config, files, ranks)
         if resume:
             run.resume()
-        elif weights is not None:
-            run.start_from(weights)
+        else:
+            run.start_from(weights, backbone)
         run.begin()
         try:
             with run.reporter.running(run.state.step), _stop_signals() as stop:
@@ -95,12 +98,12 @@ def _loop(
         _watch_for_bad_steps(run, parts, result)
         broken = [picture for part in parts for picture in part.broken]
         stops, breaks = ranks.sum([len(stop), len(broken)])
-        if breaks:
-            _watch_for_broken_pictures(run, broken, len(train_data.pictures))
         last, at_an_end = state.step == settings.steps, False
         if last or state.step % settings.log_every == 0:
             run.report(meter)
         run.reporter.advance(state.step)
+        if breaks:
+            _watch_for_broken_pictures(run, broken, len(train_data.pictures))
         if last or (settings.eval_every and state.step % settings.eval_every == 0):
             metrics, at_an_end = run.score(val_data)
             run.left.evaluated()
@@ -163,7 +166,7 @@ def _watch_for_broken_pictures(run: Run, broken: list[BrokenPicture], pictures: 
         if str(path) not in known:
             known.append(str(path))
             run.write("broken", step=run.state.step, picture=str(path), reason=reason)
-            run.reporter.say(f"{reason}; skipped, the {len(known)}. of {pictures} pictures")
+            run.reporter.say(f"{path}: {reason}; skipped ({len(known)} of {pictures} so far)")
     limit = run.config.train.broken_limit
     if len(known) > limit * pictures:
         raise PictureError(

@@ -52,11 +52,7 @@ class Stepper:
     def __init__(
         self, model: TwoStageDetector, losses: DetectorLosses, train: TrainConfig, ranks: Ranks
     ) -> None:
-        """Take the detector on its device, and wrap it where several processes train.
-
-        Raises:
-            ValueError: SyncBN without GPUs.
-        """
+        """Take the detector on its device, and wrap it where several processes train."""
         self.model, self.train, self.ranks = model, train, ranks
         self.optimizer = build_optimizer(model, train)
         self.precision = pick_precision(train, ranks.device)
@@ -130,8 +126,13 @@ class Stepper:
         return torch.autocast(self.ranks.device.type, dtype)
 
     def _clipped_norm(self) -> float:
+        """Clip the gradient, as a whole and then value by value; its norm before."""
         self.scaler.unscale_(self.optimizer)
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.clip_norm))
+        parameters = list(self.model.parameters())
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.train.clip_norm or math.inf))
+        if self.train.clip_value:
+            nn.utils.clip_grad_value_(parameters, self.train.clip_value)
+        return norm
 
     def _move(self) -> None:
         self.scaler.step(self.optimizer)
@@ -162,7 +163,8 @@ def pick_precision(train: TrainConfig, place: torch.device) -> str:
         return train.precision
     if place.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch has none
+    # An older torch cannot tell, and gets fp32.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if capabilities.get("avx512_bf16") else "fp32"
 
 

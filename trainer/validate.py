@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from .data.transforms import clip_boxes, scale_boxes
 from .detector import TwoStageDetector
 from .distributed import Ranks
 from .structures import RawDetections
-
 
 logger = logging.getLogger(__name__)
 

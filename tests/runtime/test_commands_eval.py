@@ -11,6 +11,7 @@ from cn2.runtime import eval_command
 from cn2.runtime.errors import AnnotationError
 from cn2.runtime.eval_command import check_classes, shorten
 from command_line import Ran, cn2, write_annotations, write_grey
+from dataset_formats import write_voc, write_yolo
 from fake_backend import make_manifest
 from tiny_onnx import write_tiny_onnx
 
@@ -65,6 +66,32 @@ def test_table(tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture) -> No
     assert lines[1].split() == ["1.000", "1.000", "1.000", "-", "1.000", "-", "1.000"]
     assert lines[3].split() == ["class", "objects", "AP", "AP50"]
     assert lines[4].split() == ["red", "2", "1.000", "1.000"]
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc"])
+def test_other_formats_score_the_same(
+    form: str, tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture
+) -> None:
+    """Their classes, numbered 0, 1, 2 or 1, 2, 3, are the model's 1, 3, 7 by name."""
+    boxes = [(1, 1, WHOLE), (2, 1, [0, 0, 20, 20]), (2, 7, [40, 0, 20, 20])]
+    write_annotations(dataset[0], [dataset[1] / "a.png", dataset[1] / "b.png"], boxes)
+    expected = evaluate(capfd, tmp_path, dataset, "--json", "-").json()
+    write = write_yolo if form == "yolo" else write_voc
+    path = write(json.loads(dataset[0].read_text()), dataset[1], tmp_path / form, "val")
+    ran = cn2(capfd, "eval", tmp_path / "tiny.onnx", "--annotations", path, "--json", "-")
+    assert (ran.code, ran.errors) == (0, [])
+    found = ran.json()
+    assert 0 < found["AP50"] < 1
+    assert {key: found[key] for key in METRICS} == {key: expected[key] for key in METRICS}
+    assert found["per_class"]["red"] == expected["per_class"]["red"]
+
+
+def test_pictures_lie_beside_a_coco_file_where_no_folder_is_named(
+    tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture
+) -> None:
+    moved = dataset[0].rename(dataset[1] / "_annotations.coco.json")
+    model = write_tiny_onnx(tmp_path / "tiny.onnx")
+    assert cn2(capfd, "eval", model, "--annotations", moved).code == 0
 
 
 def test_half_of_the_pictures_found(

@@ -19,7 +19,7 @@ HEAVY = ("torch", "cv2", "onnxruntime", "pydantic")
 
 # Which other folders each may import; "folder.module" allows that module alone.
 ALLOWED = {
-    # Its sample pictures are drawn like those of `cn2 detect`.
+    # Its sample pictures and the sheet of --check are drawn like those of `cn2 detect`.
     "trainer": {
         "runtime.detections",
         "runtime.drawing",

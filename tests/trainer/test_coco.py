@@ -133,5 +133,5 @@ def test_validation_uses_the_classes_of_the_training(tmp_path: Path) -> None:
     data = load(tmp_path, annotations, (7, 1, 20))  # in the detector's order, one unknown here
     np.testing.assert_array_equal(data.pictures[0].classes, [0])
     assert data.category_ids == (7, 1, 20)
-    with pytest.raises(AnnotationError, match=r"annotation 100: category_id 7"):
+    with pytest.raises(AnnotationError, match=r"annotation 100: class 'star'"):
         load(tmp_path, annotations, (1, 3))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
+from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_step import Stepper
 from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
@@ -24,10 +25,8 @@ def files(tmp_path: Path) -> RunFiles:
     content = coco_annotations([(64, 96), (64, 96), (96, 64)], boxes)
     annotations, pictures = write_dataset(tmp_path, content)
     return RunFiles(
-        train=annotations,
-        train_images=pictures,
-        val=annotations,
-        val_images=pictures,
+        train=(DataSource(annotations=annotations, images=pictures),),
+        val=DataSource(annotations=annotations, images=pictures),
         out=tmp_path / "run",
     )
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +21,8 @@ from cn2.runtime.errors import (
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import ModelConfig
-from cn2.trainer.data.loader import Batch, epoch_batches
+from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.data.loader import Batch
 from cn2.trainer.distributed import Ranks
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import Stepper, build_optimizer
@@ -44,10 +44,8 @@ def files(tmp_path: Path) -> RunFiles:
     """Four small pictures to train and score on, and an empty run folder."""
     annotations, pictures = write_dataset(tmp_path, coco_annotations(SIZES, BOXES))
     return RunFiles(
-        train=annotations,
-        train_images=pictures,
-        val=annotations,
-        val_images=pictures,
+        train=(DataSource(annotations=annotations, images=pictures),),
+        val=DataSource(annotations=annotations, images=pictures),
         out=tmp_path / "run",
         license="CC0-1.0",
     )
@@ -86,7 +84,7 @@ def test_a_run_writes_config_log_checkpoints_and_state(files: RunFiles) -> None:
 def test_classes_come_from_the_training_annotations(files: RunFiles) -> None:
     annotations = coco_annotations(SIZES, [[], [], [], []])
     annotations["categories"] = [{"id": 9, "name": "late"}, {"id": 4, "name": "early"}]
-    files.train.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     train(with_training(tiny_config(), steps=1), files)  # no object in any picture: legal
     _, config, _ = load_checkpoint(files.out / "last.safetensors")
     assert config.class_names == ("early", "late")
@@ -97,7 +95,7 @@ def test_crowds_are_scored_as_crowds(files: RunFiles) -> None:
     annotations = coco_annotations(SIZES, BOXES)
     for row in annotations["annotations"]:
         row["iscrowd"] = 1
-    files.val.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     metrics = train(with_training(tiny_config(), steps=1), files)
     assert metrics["AP"] is None  # nothing but crowds: nothing to score on
     assert metrics["images"] == 4
@@ -218,7 +216,7 @@ def test_weights_start_a_run_and_other_classes_are_told(
     train(with_training(tiny_config(), steps=1), files)
     annotations = coco_annotations(SIZES, BOXES)
     annotations["categories"].append({"id": 8, "name": "moon"})
-    files.train.write_text(json.dumps(annotations))
+    files.val.annotations.write_text(json.dumps(annotations))
     second = replace(files, out=files.out.with_name("second"))
     last = files.out / "last.safetensors"
     still = with_training(tiny_config(), steps=1, base_lr=0.0)
@@ -246,29 +244,49 @@ def test_a_run_is_never_mixed_with_another(files: RunFiles) -> None:
 
 def test_bad_data_is_found_before_the_run_folder_is_made(files: RunFiles) -> None:
     with pytest.raises(AnnotationError, match="nowhere"):
-        train(tiny_config(), replace(files, val_images=Path("nowhere")))
+        train(tiny_config(), replace(files, val=replace(files.val, images=Path("nowhere"))))
     assert not files.out.exists()
 
 
-def test_a_torn_picture_stops_the_run_by_name_and_nothing_is_lost(
+def tear_a_picture(files: RunFiles) -> tuple[Path, bytes]:
+    """Cut off one picture's end; its path, and the whole bytes."""
+    assert files.val.images is not None
+    path = files.val.images / "picture_2.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path, whole
+
+
+def test_a_torn_picture_is_named_counted_and_skipped(
     files: RunFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    portrait = np.array([height > width for height, width in SIZES])
-    last = epoch_batches(portrait, batch=1, seed=0, epoch=0)[-1, 0]
-    path = files.train_images / f"picture_{last}.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:50])
-    config = with_training(tiny_config(), steps=4, batch=1, save_every=100)
-    with pytest.raises(PictureError, match=path.name):
+    path, _ = tear_a_picture(files)
+    metrics = train(with_training(tiny_config(), steps=8, broken_limit=0.25), files)
+    assert [row["step"] for row in log_rows(files, "train")] == list(range(1, 9))
+    (row,) = log_rows(files, "broken")  # once, though it came in every epoch
+    assert row["picture"] == str(path)
+    assert "cannot be read" in row["reason"]
+    assert f"{path}: {row['reason']}; skipped (1 of 4 so far)" in capsys.readouterr().err
+    assert metrics["images"] == 4  # scored as a picture in which nothing was found
+
+
+def test_too_many_torn_pictures_stop_the_run_and_nothing_is_lost(
+    files: RunFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, whole = tear_a_picture(files)
+    config = with_training(tiny_config(), steps=8, save_every=100, broken_limit=0.2)
+    with pytest.raises(PictureError, match=rf"1 of 4 .*broken_limit 0.2 .*{path.name}"):
         train(config, files)
-    assert "saved at step 3; --resume continues there" in capsys.readouterr().err
+    saved = log_rows(files, "broken")[0]["step"]
+    assert f"saved at step {saved}; --resume continues there" in capsys.readouterr().err
     path.write_bytes(whole)
     train(config, files, resume=True)
-    assert [row["step"] for row in log_rows(files, "train")] == [1, 2, 3, 4]
+    assert [row["step"] for row in log_rows(files, "train")] == list(range(1, 9))
 
 
 def test_an_output_folder_that_cannot_be_written(files: RunFiles) -> None:
-    blocked = files.train_images / "picture_0.png" / "run"  # below a file
+    assert files.val.images is not None
+    blocked = files.val.images / "picture_0.png" / "run"  # below a file
     with pytest.raises(OutputError, match="cannot be written"):
         train(tiny_config(), replace(files, out=blocked))
 

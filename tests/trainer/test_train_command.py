@@ -12,6 +12,7 @@ from cn2.runtime.cli import run
 from cn2.trainer import presets
 from cn2.trainer.commands import describe, find_preset, presets_table
 from cn2.trainer.progress import Reporter, StepMeter, clock, group_losses
+from dataset_formats import write_yolo
 from factories import coco_annotations, tiny_config, write_dataset
 
 
@@ -51,9 +52,14 @@ def test_train_from_the_command_line(
         (["tiny", "--set", "train.batch=0"], ["train", "batch", "at least 1, got 0"]),
         (["tiny", "--set", "train.workers=-1"], ["train", "workers", "0 or more, got -1"]),
         (["tiny", "--set", "train.resize.smallest=0"], ["train.resize", "1 pixel or more"]),
-        (["tiny", "--resume"], ["no training_state.safetensors"]),
+        (["tiny", "--resume"], ["no states"]),
         (["tiny", "--weights", "gone.safetensors"], ["gone.safetensors", "no such file"]),
         (["tiny", "--device", "tpu"], ["device", "tpu"]),
+        (
+            ["tiny", "--train", "b.json", "--train", "c.json", "--train-images", "d"],
+            ["--train-images", "each of the 3 --train", "got 2"],
+        ),
+        (["tiny", "--train", "gone.yaml"], ["gone.yaml", "cannot be read"]),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
@@ -67,6 +73,43 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert line.startswith("cn2: error: ")
     for word in words:
         assert word in line
+
+
+def test_sets_of_two_formats_are_joined_on_the_command_line(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    """YOLO names its own pictures: the one folder given is for the COCO files."""
+    content = coco_annotations([(64, 96)], [[(3, [10.0, 8.0, 30.0, 20.0])]])
+    content["categories"] = [{"id": 3, "name": "moon"}]
+    yolo = write_yolo(content, tmp_path / "pictures", tmp_path / "yolo")
+    assert run([*arguments, "--train", str(yolo)]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["class_names"] == ["disc", "box", "star", "moon"]
+    assert config["category_ids"] == [1, 3, 7, 8]
+
+
+def test_a_yolo_set_alone_trains_and_scores_its_own_splits(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    content = coco_annotations([(64, 96)], [[(3, [10.0, 8.0, 30.0, 20.0])]])
+    path = write_yolo(content, tmp_path / "pictures", tmp_path / "yolo", "train")
+    write_yolo(content, tmp_path / "pictures", tmp_path / "val", "val")
+    for kind in ("images", "labels"):
+        (tmp_path / "val" / kind / "val").rename(tmp_path / "yolo" / kind / "val")
+    path.write_text(path.read_text() + "val: images/val\n")
+    options = ["--train", str(path), "--val", str(path), "--out", str(tmp_path / "run")]
+    settings = ["--device", "cpu", "--set", "train.steps=1", "--set", "train.batch=1"]
+    assert run(["train", "tiny", *options, *settings]) == 0
+    provenance = checkpoint_metadata(tmp_path / "run" / "last.safetensors")
+    assert str(path) in json.dumps(provenance)
+
+
+def checkpoint_metadata(path: Path) -> dict[str, str]:
+    """The texts in a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return dict(file.metadata())
 
 
 def test_boxes_out_of_the_picture_are_told_once(
