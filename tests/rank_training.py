@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script
 
 from cn2.trainer import layers
 from cn2.trainer.config import apply_overrides
+from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.train import RunFiles, train
 from factories import short_edges, tiny_config, with_training
 
@@ -38,13 +39,8 @@ def train_tiny(folder: Path, out: Path, *overrides: str, resume: bool = False) -
     config = with_training(
         tiny_config(), batch=4, lr_batch=4, steps=5, resize=short_edges(48, 64), save_every=100
     )
-    files = RunFiles(
-        train=folder / "annotations.json",
-        train_images=folder / "pictures",
-        val=folder / "annotations.json",
-        val_images=folder / "pictures",
-        out=out,
-    )
+    source = DataSource(annotations=folder / "annotations.json", images=folder / "pictures")
+    files = RunFiles(train=(source,), val=source, out=out)
     train(apply_overrides(config, overrides), files, resume=resume, device="cpu")
 
 
@@ -89,7 +85,7 @@ def start(
     """
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["cn2.trainer.train"])  # heavy; found without sys.path
     errors = [out / f"stderr_{rank}" for rank in range(world)]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     environment |= {"WORLD_SIZE": str(world)}
