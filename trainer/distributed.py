@@ -45,10 +45,10 @@ class Ranks:
         """
         return max(self.sum([count])[0], 1.0) / self.world
 
-    def gather(self, values: list[T]) -> list[T]:
+    def gather(self, values: Sequence[T]) -> list[T]:
         """The lists of all processes, joined in the order of the ranks."""
         if self.world == 1:
-            return values
+            return list(values)
         parts: list[Any] = [None] * self.world
         dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+M = TypeVar("M", bound=nn.Module)
 WARM_UP = 10  # updates: early on the mean is short, as the first weights are worth little
 
 
-class MeanWeights:
+class MeanWeights(Generic[M]):
     """A second detector whose weights trail the first one's; it is scored and saved."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         """Copy the model.
 
         Args:

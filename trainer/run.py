@@ -240,7 +240,7 @@ def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(ranks.device)
     if config.train.sync_batch_norm and ranks.world > 1 and ranks.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.to(memory_format=torch.channels_last)  # faster on GPUs and with bf16 on CPUs
     return model
 

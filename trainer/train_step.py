@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,8 +20,6 @@ from .distributed import Ranks
 from .mean_weights import MeanWeights
 from .structures import Target
 from .training_losses import DetectorLosses
-
-SEED_STRIDE = 1 << 40  # between the sample numbers of one run's seed and the next one's
 
 
 class StepResult(NamedTuple):
@@ -100,7 +99,7 @@ class Stepper:
                 target,
                 boxes=target.boxes.to(place),
                 classes=target.classes.to(place),
-                seed=self.train.seed * SEED_STRIDE + number,
+                seed=_roi_seed(self.train.seed, number),
             )
             for target, number in zip(batch.targets, batch.numbers, strict=True)
         ]
@@ -109,7 +108,7 @@ class Stepper:
                 losses = self.module(images, sizes, targets)
             terms = torch.stack([loss.float() for loss in losses.values()]) * weight
             # Also where a loss is not finite: the other processes wait for our gradient.
-            self.scaler.scale(terms.sum()).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(terms.sum()).backward()
         return dict(zip(losses, terms.tolist(), strict=True))  # one transfer from the device
 
     def _exchanged(self, exchange: bool) -> AbstractContextManager[Any]:
@@ -152,6 +151,11 @@ class Stepper:
         scale = self.scaler.get_scale()
         self.scaler.update(max(scale / 2, 1.0))
         return scale > 1
+
+
+def _roi_seed(seed: int, number: int) -> int:
+    """Of a sample's RoIs, from the run's seed and the sample's number; torch takes 32 bits."""
+    return random.Random(f"rois/{seed}/{number}").getrandbits(32)
 
 
 def pick_precision(train: TrainConfig, place: torch.device) -> str:
