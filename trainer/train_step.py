@@ -108,13 +108,13 @@ class Stepper:
                 losses = self.module(images, sizes, targets)
             terms = torch.stack([loss.float() for loss in losses.values()]) * weight
             # Also where a loss is not finite: the other processes wait for our gradient.
-            self.scaler.scale(terms.sum()).backward()
+            self.scaler.scale(terms.sum()).backward()  # type: ignore[no-untyped-call]
         return dict(zip(losses, terms.tolist(), strict=True))  # one transfer from the device
 
     def _exchanged(self, exchange: bool) -> AbstractContextManager[Any]:
         if exchange or not isinstance(self.module, DistributedDataParallel):
             return nullcontext()
-        context: AbstractContextManager[Any] = self.module.no_sync()  # type: ignore[no-untyped-call]
+        context: AbstractContextManager[Any] = self.module.no_sync()
         return context
 
     def _lowered(self) -> AbstractContextManager[Any]:
