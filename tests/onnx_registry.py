@@ -25,4 +25,4 @@ def share_registry(patch: pytest.MonkeyPatch) -> None:
         registry.functions = {name: list(known) for name, known in registry.functions.items()}
         return registry
 
-    patch.setattr(ONNXRegistry, "from_torchlib", copied)
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))

@@ -70,7 +70,7 @@ def test_nano_finds_what_torch_finds(nano: Exported, batch: int, height: int, wi
     images, sizes = canvases(batch, height, width, seed=1)
     expected = nano.torch_run(images, sizes)
     assert_same(nano.backend.infer(images, sizes), expected)
-    assert expected.num_detections.min() >= 10
+    assert expected.num_detections.min() >= 5
 
 
 @pytest.mark.parametrize("name", ["tiny", "nano"])
