@@ -265,10 +265,12 @@ def test_unwritable_places_are_refused_before_the_work(tmp_path: Path) -> None:
         (tmp_path / "none" / "model.onnx", "found none; create it"),
         (tmp_path / "file" / "model.onnx", "found none; create it"),
         (tmp_path, "got a folder"),
+        (Path("/proc/model.onnx"), "the folder /proc cannot be written"),  # not even by root
     ):
         with pytest.raises(OutputError, match=message):
             check_writable(path)
     check_writable(tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
