@@ -200,7 +200,11 @@ def agreement_rows(found: dict[str, Any]) -> Rows:
         lines.append((f"{what}, px / score", f"{box:.4f} / {score:.1e}", "0.05 / 1e-4"))
     excused = sum(sum(row["excused"].values()) for row in found["rows"])
     what = f"of these {found['detections']}, unexplained / excused, as within 1e-4 of a threshold"
-    return [*lines, (what, f"{found['unexplained']} / {excused}", "0 / –")]
+    lines.append((what, f"{found['unexplained']} / {excused}", "0 / –"))
+    beyond = sum(row["beyond_a_limit_by_rounding"] for row in found["rows"])
+    pictures = sum(row["pictures"] for row in found["rows"])
+    what = f"of these {pictures} runs, beyond a limit where torch's float32 is as far from float64"
+    return [*lines, (what, str(beyond), "0")]
 
 
 def overfit_rows(found: dict[str, Any]) -> Rows:

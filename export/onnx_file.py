@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,13 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path}: expected a file to write, got a folder; name a .onnx file")
     if not folder.is_dir():
         raise OutputError(f"{path}: expected a folder {folder} to write to, found none; create it")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {folder} cannot be written; choose another one")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the folder {folder} cannot be written ({error.strerror}); choose another one"
+        ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

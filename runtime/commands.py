@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli import USER_ERROR
 from .errors import PictureError
 from .reports import ready_file, ready_folder, write_json
 
@@ -97,11 +98,12 @@ def detect(
             write_json(json, results_document(describe_model(detector, model), done))
     if done.results:
         typer.echo(results_table(done), err=json == "-")
-    if done.failed:
-        raise PictureError(
-            f"{len(done.failed)} of {len(done.failed) + len(done.results)} sources failed, see "
-            f"above; the results of the others are complete"
-        )
+    failed, total = len(done.failed), len(found) + len(problems)
+    if failed == total == 1:
+        raise typer.Exit(USER_ERROR)  # its line says it all
+    if failed:
+        rest = "none is left" if failed == total else "the results of the others are complete"
+        raise PictureError(f"{failed} of {total} sources failed, see above; {rest}")
 
 
 def eval_(

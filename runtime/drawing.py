@@ -24,6 +24,7 @@ Rectangle: TypeAlias = tuple[int, int, int, int]  # xyxy, pixels, the last ones 
 GOLDEN_RATIO = 0.618034  # steps of hue that never come close to an earlier one
 TEXT_SHARE, LEAST_TEXT = 1 / 34, 10  # text height: share of the short side, and pixels
 LINE_SHARE = 1 / 240  # line width, share of the short side
+ROWS_AWAY = 3  # labels may lie so many rows away from their box, if they must
 
 
 def draw_detections(picture: Pixels, found: Detections, *, scores: bool = True) -> Pixels:
@@ -127,10 +128,15 @@ def _fitting_text(
 def _place_label(
     label: tuple[int, int], box: Rectangle, size: tuple[int, int], taken: list[Rectangle]
 ) -> Rectangle:
-    """Where a label (width, height) goes: above the box, inside it or below it; in the picture."""
+    """Where a label (width, height) goes: above the box, inside it or below it; in the picture.
+
+    Where other labels fill these places, some rows further away.
+    """
     (width, height), (left, top, right, bottom) = label, box
     columns = (left, right - width)
-    rows = (top - height, top, bottom, bottom - height)
+    rows = [top - height, top, bottom, bottom - height]
+    for away in range(1, 1 + ROWS_AWAY):
+        rows += [top - height * (1 + away), bottom + height * away]
     spots = [
         (max(0, min(x, size[0] - width)), y, max(0, min(x, size[0] - width)) + width, y + height)
         for y in rows

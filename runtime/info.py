@@ -19,7 +19,7 @@ from .reports import TEXT_WIDTH
 
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
 CLASSES_SHOWN = 12
-CHECKPOINT_VERSION = 1  # newest format of a checkpoint that this package reads
+CHECKPOINT_VERSION = 2  # newest format of a checkpoint that this package reads
 CHECKPOINT_KEYS = ("format_version", "license", "provenance")  # in the metadata, after "cn2."
 
 

@@ -29,12 +29,23 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def nano_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick_export() -> Iterator[None]:
+    """Exports share what torch else builds anew for each; asked for, as it imports torch."""
+    from onnx_registry import share_registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        share_registry(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def nano_onnx(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> Path:
     """The bundled trained checkpoint as an ONNX file, exported once."""
     from cn2.export.describe import open_checkpoint
     from cn2.export.onnx_file import export_onnx
+    from cn2.runtime.demo import CHECKPOINT
 
-    model, config, origin = open_checkpoint(ROOT / "runtime" / "bundled" / "nano.safetensors")
+    model, config, origin = open_checkpoint(CHECKPOINT)
     path = tmp_path_factory.mktemp("models") / "nano.onnx"
     export_onnx(model, config, path, origin=origin)
     return path

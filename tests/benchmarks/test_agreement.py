@@ -35,6 +35,7 @@ def test_the_committed_result_has_nothing_unexplained(agreement: ModuleType) -> 
     assert all(row["agrees"] and len(row["aspects"]) >= 5 for row in record["rows"])
 
 
+@pytest.mark.slow  # two exports; tests/export/test_verify.py holds the same files together
 def test_torch_and_the_file_agree_on_coco_pictures(agreement: ModuleType, shared: Path) -> None:
     pictures = agreement.of_many_shapes(shared / "data" / "coco128" / "images", 8)
     ratios = [agreement.aspect(path) for path in pictures]

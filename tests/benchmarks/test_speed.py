@@ -48,7 +48,7 @@ def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(presets.PRESETS, "r50-fpn", lambda: config)
 
 
-@pytest.mark.usefixtures("_tiny_preset")
+@pytest.mark.usefixtures("_tiny_preset", "quick_export")
 def test_gpu_script_measures_and_checks(
     scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path
 ) -> None:
@@ -123,7 +123,7 @@ def test_gpu_script_dry_run_writes_nothing(
     ]
 
 
-@pytest.mark.usefixtures("_tiny_preset")
+@pytest.mark.usefixtures("_tiny_preset", "quick_export")
 def test_fps_script(scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "fps.json"
     options = ["--runs", "3", "--warmup", "2", "--threads", "1", "--out", str(out)]

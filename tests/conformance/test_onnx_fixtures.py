@@ -18,9 +18,10 @@ from cn2.runtime.detector import Detector
 from cn2.trainer.detector import TwoStageDetector
 from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
-SHAPES = ("009", "036", "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
-# Pictures that are run and detections that they hold at least: 570 in all, the issue wants 500.
-AGREEMENT = {"dla34-bifpn-p3": (5, 300), "dla34-bifpn-p5": (5, 120), "r50-fpn": (2, 150)}
+PORTRAIT = "036"
+SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
+# Detections that all of them hold at least: 770 in all, the issue wants 500.
+AGREEMENT = {"dla34-bifpn-p3": 300, "dla34-bifpn-p5": 120, "r50-fpn": 350}
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 
@@ -39,7 +40,10 @@ class Run:
 
 @pytest.fixture(scope="module", params=FIXTURES)
 def run(
-    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    quick_export: None,
 ) -> Run:
     """One export and one inference per fixture; all tests of the module look at it."""
     fixture = load_fixture(shared, request.param)
@@ -80,14 +84,24 @@ def test_the_whole_runtime_gives_the_official_detections(run: Run, shared: Path)
     np.testing.assert_allclose(found.boxes, arrays["det/boxes"], atol=BOX_ATOL_PX, rtol=0)
 
 
-def test_torch_and_the_file_agree_on_coco_pictures(run: Run, shared: Path) -> None:
-    """Five aspect ratios; boxes within 0.05 px, scores within 1e-4, see cn2.export.verify."""
-    count, least = AGREEMENT[run.fixture.config.preset]
-    folder = shared / "data" / "coco128" / "images"
-    pictures = [folder / f"000000000{name}.jpg" for name in SHAPES[:count]]
+def agree_on(run: Run, pictures: list[Path], least: int) -> None:
+    """Boxes within 0.05 px, scores within 1e-4, see cn2.export.verify."""
     result = verify(run.path, run.detector, run.fixture.config, pictures)
     assert result.agreement.unexplained == []
-    assert result.agreement.pictures == count
+    assert result.agreement.pictures == len(pictures)
     assert result.agreement.detections >= least
     assert result.score_threshold == 0.05
     assert sum(result.agreement.excused.values()) <= 3
+
+
+def test_torch_and_the_file_agree_on_a_portrait(run: Run, shared: Path) -> None:
+    agree_on(run, coco_pictures(shared, PORTRAIT), 20)
+
+
+@pytest.mark.slow
+def test_torch_and_the_file_agree_on_five_aspect_ratios(run: Run, shared: Path) -> None:
+    agree_on(run, coco_pictures(shared, *SHAPES), AGREEMENT[run.fixture.config.preset])
+
+
+def coco_pictures(shared: Path, *numbers: str) -> list[Path]:
+    return [shared / "data/coco128/images" / f"000000000{number}.jpg" for number in numbers]

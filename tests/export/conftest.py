@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cn2.trainer.presets import PRESETS
+from cn2.export.describe import open_checkpoint
+from cn2.runtime.demo import CHECKPOINT
 from exported import Exported, export_to, lively_detector
 from factories import tiny_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_export(quick_export: None) -> None:
+    """For all exports of this folder."""
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The preset nano with fresh weights."""
-    config = PRESETS["nano"]()
-    return export_to(tmp_path_factory.mktemp("nano"), lively_detector(config), config)
+def nano(nano_onnx: Path) -> Exported:
+    """The preset nano with the bundled weights."""
+    model, config, _ = open_checkpoint(CHECKPOINT)
+    return Exported(model=model.eval(), config=config, path=nano_onnx)

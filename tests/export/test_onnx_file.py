@@ -19,7 +19,7 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.errors import OutputError
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
-from exported import ORIGIN, Exported, canvases, export_to, lively_detector
+from exported import ORIGIN, Exported, canvases, lively_detector
 from factories import tiny_config
 
 # float32 in another order: some 4e-3 px and 5e-5 here, where the boxes of fresh layers vary widely.
@@ -70,7 +70,7 @@ def test_nano_finds_what_torch_finds(nano: Exported, batch: int, height: int, wi
     images, sizes = canvases(batch, height, width, seed=1)
     expected = nano.torch_run(images, sizes)
     assert_same(nano.backend.infer(images, sizes), expected)
-    assert expected.num_detections.min() >= 10
+    assert expected.num_detections.min() >= 5
 
 
 @pytest.mark.parametrize("name", ["tiny", "nano"])
@@ -177,6 +177,7 @@ def test_fixed_canvas_batch_and_proposals(tmp_path: Path) -> None:
         backend.infer(*canvases(1, 64, 160))
 
 
+@pytest.mark.slow  # one more export
 def test_fixed_batch_of_one_and_more_proposals_than_candidates(tmp_path: Path) -> None:
     config = tiny_config()
     model = lively_detector(config)
@@ -240,11 +241,6 @@ def test_the_graph_is_standard_and_says_nothing_of_this_machine(tiny: Exported) 
         assert trace not in content
 
 
-def test_the_same_detector_gives_the_same_bytes(tiny: Exported, tmp_path: Path) -> None:
-    again = export_to(tmp_path, lively_detector(tiny.config), tiny.config)
-    assert again.path.read_bytes() == tiny.path.read_bytes()
-
-
 def test_onnx_runtime_fuses_the_backbone(nano: Exported, tmp_path: Path) -> None:
     """No BatchNormalization is left, and no ReLU stands alone behind a convolution."""
     options = onnxruntime.SessionOptions()
@@ -269,10 +265,12 @@ def test_unwritable_places_are_refused_before_the_work(tmp_path: Path) -> None:
         (tmp_path / "none" / "model.onnx", "found none; create it"),
         (tmp_path / "file" / "model.onnx", "found none; create it"),
         (tmp_path, "got a folder"),
+        (Path("/proc/model.onnx"), "the folder /proc cannot be written"),  # not even by root
     ):
         with pytest.raises(OutputError, match=message):
             check_writable(path)
     check_writable(tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -35,7 +35,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-@pytest.mark.usefixtures("bundled")
+@pytest.mark.usefixtures("bundled", "quick_export")
 def test_demo_writes_model_pictures_json_and_tables(tmp_path: Path, capfd: Capture) -> None:
     out = tmp_path / "out" / "demo"
     ran = cn2(capfd, "demo", "--out", out, "--score", "0")

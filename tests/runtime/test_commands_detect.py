@@ -205,7 +205,7 @@ def test_when_all_sources_fail_there_is_no_table(
 ) -> None:
     ran = cn2(capfd, "detect", model, tmp_path / "gone.png")
     assert (ran.code, ran.out) == (2, "")
-    assert len(ran.errors) == 2
+    assert len(ran.errors) == 1
 
 
 def write_odd_pictures(folder: Path) -> dict[str, tuple[int, int]]:
@@ -269,11 +269,24 @@ def test_bad_pictures_cost_a_line_each_and_nothing_else(
     assert "No such file" in messages[str(gone)]
     assert "no file matches" in messages[str(tmp_path / "*.tif")]
     assert ran.errors[-1].startswith("6 of 9 sources failed")
+    assert ran.errors[-1].endswith("the results of the others are complete")
     document = json.loads((tmp_path / "found.json").read_text())
     assert [image["file"] for image in document["images"]] == [str(path) for path in good]
     assert {entry["file"] for entry in document["failed"]} == set(messages)
     assert all(entry["error"] for entry in document["failed"])
     assert {path.name for path in (tmp_path / "o").iterdir()} == {path.name for path in good}
+
+
+def test_a_single_bad_picture_costs_a_single_line(
+    model: Path, tmp_path: Path, capfd: Capture
+) -> None:
+    for name, part in write_bad_pictures(tmp_path).items():
+        ran = cn2(capfd, "detect", model, tmp_path / name)
+        assert (ran.code, ran.out, len(ran.errors)) == (2, "", 1)
+        assert part in ran.errors[0]
+    ran = cn2(capfd, "detect", model, tmp_path / "empty.jpg", tmp_path / "words.jpg")
+    assert (ran.code, len(ran.errors)) == (2, 3)
+    assert ran.errors[-1] == "2 of 2 sources failed, see above; none is left"
 
 
 RUN_AND_WEIGH = """

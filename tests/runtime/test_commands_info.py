@@ -199,7 +199,7 @@ def test_bad_checkpoints(content: bytes, message: str, tmp_path: Path, capfd: Ca
         ({"cn2.config": '{"class_names": [5]}'}, "its config cannot be read: expected an object"),
         ({"cn2.config": '{"input": {"fixed": 5}}'}, "its config cannot be read: expected an"),
         ({"cn2.config": '{"input": []}'}, "its config cannot be read: expected an object"),
-        ({"cn2.format_version": "2"}, "format version 2, this package reads up to 1; update cn2"),
+        ({"cn2.format_version": "3"}, "format version 3, this package reads up to 2; update cn2"),
         ({"cn2.format_version": "two"}, "expected a cn2 checkpoint"),
     ],
 )

@@ -155,6 +155,25 @@ def test_label_at_the_right_border_stays_inside() -> None:
     assert labels[0] == labels[1] > 100
 
 
+def test_labels_of_crowded_boxes_do_not_hide_each_other() -> None:
+    """Six boxes of one place, a class each: of every label as much is seen as of one alone."""
+    size = (200, 200)
+    found = make_detections(
+        [[80.0, 90.0, 120.0, 110.0]] * 6,
+        size,
+        class_ids=np.arange(6),
+        class_names=tuple("abcdef"),
+        dataset_ids=tuple(range(6)),
+    )
+    picture = np.full((*size, 3), 128, np.uint8)
+    drawn = found.draw(picture)
+    for row in range(6):
+        color, alone = class_color(row), found[[row]].draw(picture)
+        label = (alone == color).all(axis=2)
+        label[90:110, 80:120] = False  # without the box
+        assert (drawn == color).all(axis=2).sum() >= label.sum() > 100
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (40, 40), (600, 200)])
 def test_any_picture_size_can_be_drawn_on(size: tuple[int, int]) -> None:
     height, width = size
