@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from torch import nn
 
+import cn2.trainer.run as run_module
 import cn2.trainer.train as train_module
 from cn2.runtime.cli import run
 from cn2.trainer import presets
-from cn2.trainer.commands import describe, find_preset, presets_table
+from cn2.trainer.checkpoint import read_checkpoint
+from cn2.trainer.commands import choose_config, describe, find_preset, presets_table
+from cn2.trainer.config import ResizeCropConfig
 from cn2.trainer.progress import Reporter, StepMeter, clock, group_losses
 from dataset_formats import write_yolo
 from factories import coco_annotations, tiny_config, write_dataset
@@ -55,6 +59,9 @@ def test_train_from_the_command_line(
         (["tiny", "--resume"], ["no states"]),
         (["tiny", "--weights", "gone.safetensors"], ["gone.safetensors", "no such file"]),
         (["tiny", "--device", "tpu"], ["device", "tpu"]),
+        (["tiny", "--schedule", "3x"], ["3x", "1x, 2x"]),
+        (["tiny", "--resize", "crop-1"], ["crop-1", "crop-640"]),
+        (["tiny", "--backbone", "gone.pth"], ["NanoBackbone", "--weights"]),
         (
             ["tiny", "--train", "b.json", "--train", "c.json", "--train-images", "d"],
             ["--train-images", "each of the 3 --train", "got 2"],
@@ -73,6 +80,38 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert line.startswith("cn2: error: ")
     for word in words:
         assert word in line
+
+
+def test_schedules_and_sizes_by_name() -> None:
+    config = choose_config("r50-fpn", ["train.batch=32"], "2x", "crop-896")
+    assert config.train.steps == 90_000  # twice the pictures of 1x, two batches in one
+    assert config.train.resize == ResizeCropConfig(size=896)
+    config = choose_config("r50-fpn", ["train.steps=5", "train.resize.smallest=700"], "4x", None)
+    assert config.train.steps == 5  # a single setting wins over the name
+    assert config.train.milestones == pytest.approx((5 / 6, 17 / 18))
+
+
+def test_a_backbone_file_is_loaded_before_the_first_step(
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The wiring; what such files hold is tests/trainer/test_pretrained.py."""
+
+    def load(backbone: nn.Module, path: Path) -> list[str]:
+        assert path == tmp_path / "imagenet.pth"
+        for parameter in backbone.parameters():
+            nn.init.constant_(parameter, 0.125)
+        return ["fc.weight"]
+
+    monkeypatch.setattr(run_module, "load_backbone", load)
+    still = ["--set", "train.base_lr=0.0"]
+    assert run([*arguments, *still, "--backbone", str(tmp_path / "imagenet.pth")]) == 0
+    assert "imagenet.pth: backbone loaded; left over: fc.weight" in capsys.readouterr().err
+    _, _, tensors = read_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert (tensors["backbone.stem.0.weight"] == 0.125).all()
+    assert not (tensors["neck.lateral.0.weight"] == 0.125).any()
 
 
 def test_sets_of_two_formats_are_joined_on_the_command_line(
