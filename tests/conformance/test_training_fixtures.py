@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread c
 GRADIENT_RTOL = 1e-2
 # Norms this far below the largest one are rounding of sums that cancel; compared absolutely.
 GRADIENT_FLOOR = 1e-5
+# A fusion weight's gradient is one sum over a whole feature map that cancels to nearly nothing: with
+# one thread float32 is off by 6.4e-5 of the largest norm, with two by 6e-6, float64 by 2e-7.
+FUSION_FLOOR = 1e-4
+FUSION_WEIGHTS = re.compile(r"neck\.cells\.\d+\.nodes\.\d+\.weights")
 LOSS_NAMES = {
     "heatmap_positive": "loss_centernet_agn_pos",
     "heatmap_negative": "loss_centernet_agn_neg",
@@ -227,8 +232,12 @@ def test_gradient_norms(step: Step) -> None:
         our_gradient_name(name, levels): norm for name, norm in step.facts["grad_norm"].items()
     }
     trained = {name: norm for name, norm in norms.items() if name not in step.frozen}
-    floor = GRADIENT_FLOOR * max(trained.values())
-    assert step.gradient_norms == pytest.approx(trained, rel=GRADIENT_RTOL, abs=floor)
+    assert step.gradient_norms.keys() == trained.keys()
+    largest = max(trained.values())
+    for name, norm in trained.items():
+        floor = largest * (FUSION_FLOOR if FUSION_WEIGHTS.fullmatch(name) else GRADIENT_FLOOR)
+        found = step.gradient_norms[name]
+        assert found == pytest.approx(norm, rel=GRADIENT_RTOL, abs=floor), name
     # Besides frozen parameters: projections of DLA's upper trees, which nothing uses.
     frozen = {our_name(name, levels) for name in step.fixture.facts["train"]["frozen"]}
     unused = step.frozen - frozen
