@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from cn2.runtime.errors import ModelFormatError, OutputError
+from cn2.runtime.errors import ModelFormatError
 
 from .build import build_detector
 from .config import Config, config_from_dict, config_to_dict
 from .detector import TwoStageDetector
+from .files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,11 @@ def load_weights(model: nn.Module, path: Path, class_names: tuple[str, ...]) -> 
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put tensors into a model that has just these, by name and shape.
+
+    Raises:
+        ModelFormatError: a tensor is missing, unknown or of another shape.
+    """
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
@@ -129,27 +134,8 @@ def _some(names: list[str]) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file through a temporary one beside it, so a crash tears nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Write a safetensors file; it appears whole or not at all."""
+    write_whole(path, save(tensors, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

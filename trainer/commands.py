@@ -93,10 +93,22 @@ def train_command(
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except Cn2Error:
-        if os.environ.get("RANK", "0") != "0":  # of torchrun's processes, the first one tells
-            raise typer.Exit(2) from None
-        raise
+    except (Cn2Error, ValueError) as error:
+        rank = os.environ.get("RANK", "0")
+        if rank == "0":
+            raise
+        raise Cn2Error(f"rank {rank}: {error}") from None
+    except RuntimeError as error:
+        if os.environ.get("WORLD_SIZE", "1") == "1" or not is_lost_peer(error):
+            raise
+        raise Cn2Error("another process of this training ended; its own message says why") from None
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether torch.distributed found another process gone."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error) or "Connection" in str(error)
 
 
 def choose_config(

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from cn2.runtime.errors import BackendUnavailableError
 
@@ -53,19 +54,36 @@ class Ranks:
         dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process rank 0's buffers: BatchNorm's statistics are each process's own."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """Raise what went wrong in all processes at once: rank 0 tells it, the others just end.
+
+        Raises:
+            Exception: `error`, in rank 0.
+            SystemExit: in the other ranks.
+        """
+        if self.is_main:
+            raise error
+        raise SystemExit(2)
+
     def on_main(self, work: Callable[[], T]) -> T:
-        """Let rank 0 do it; what it returns or raises, every process returns or raises."""
+        """Let rank 0 do it; every process returns what it returned, or ends as it ended."""
         if self.world == 1:
             return work()
         outcome: list[Any] = [None, None]
         if self.is_main:
             try:
                 outcome[0] = work()
-            except Exception as error:  # told to all, and raised below
+            except (Exception, KeyboardInterrupt) as error:  # told to all, and raised below
                 outcome[1] = error
         dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
-            raise outcome[1]
+            self.fail(outcome[1])
         result: T = outcome[0]
         return result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +23,8 @@ from rich.progress import (
 from rich.table import Column
 
 from cn2.runtime.errors import OutputError
+
+from .files import write_whole
 
 
 class RunLog:
@@ -58,7 +59,7 @@ class RunLog:
         kept = [line for line, row in _rows(text, self.path) if row.get("step", 0) <= step]
         new = "".join(f"{line}\n" for line in kept)
         if new != text:
-            _replace(self.path, new)
+            write_whole(self.path, new.encode())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -92,20 +93,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return row if isinstance(row, dict) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it, so that a crash tears nothing."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

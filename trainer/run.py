@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from .data.coco import CocoDataset
 from .data.datasets import DataSource
 from .detector import TwoStageDetector
 from .distributed import Ranks
+from .files import write_whole
 from .pretrained import load_backbone, settings_for_pretrained
 from .progress import Reporter, RunLog, StepMeter, read_log
 from .schedule import learning_rate
@@ -32,6 +35,8 @@ from .watch.patience import Patience
 from .watch.samples import draw_samples
 from .watch.tensorboard import TensorBoardLog
 from .watch.time_left import TimeLeft
+
+logger = logging.getLogger(__name__)
 
 STATES = "states"  # folder of what --resume needs
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"  # checkpoints
@@ -56,7 +61,7 @@ class RunState:
     best_ap: float = -1.0
     since_best: int = 0  # scorings without a better AP
     bad_steps: int = 0  # without a finite loss, in a row
-    broken: list[str] = field(default_factory=list)  # pictures that could not be read
+    broken: list[str] = field(default_factory=list)  # unreadable pictures since the last resume
 
 
 class Run:
@@ -72,7 +77,7 @@ class Run:
         self.stepper = Stepper(self.model, losses, config.train, ranks)
         self.log = RunLog(files.out / LOG_FILE)
         self.reporter = Reporter(config.train.steps, silent=not ranks.is_main)
-        self.left = self._time_left()
+        self.left = TimeLeft(config.train.steps, eval_every=0, save_every=0)
         self._board: TensorBoardLog | None = None
 
     def begin(self) -> None:
@@ -120,8 +125,7 @@ class Run:
         )
         row = {"learning_rate": rate, **row}
         self.write("train", step=step, **row)
-        if self._board is not None:
-            self._board.train(step, row)
+        self._show(lambda board: board.train(step, row))
         meter.clear()
 
     def score(self, data: CocoDataset) -> tuple[dict[str, Any], bool]:
@@ -130,6 +134,7 @@ class Run:
         Returns:
             The metrics, and whether patience is at an end.
         """
+        self.ranks.share_buffers(self.kept)
         started = time.perf_counter()
         metrics, results = validate(self.kept, data, self.config, self.ranks)
         seconds = round(time.perf_counter() - started, 2)
@@ -139,9 +144,8 @@ class Run:
         if ap is not None:
             shown = f"AP {ap:.4f}, AP50 {metrics['AP50']:.4f}"
         self.reporter.say(f"step {step}: {shown} ({seconds:.0f} s)")
-        if self._board is not None:
-            self._board.validation(step, metrics)
-            self._board.pictures(step, draw_samples(data, results))
+        self._show(lambda board: board.validation(step, metrics))
+        self._show(lambda board: board.pictures(step, draw_samples(data, results)))
         return metrics, self._keep_best(ap)
 
     def _keep_best(self, ap: float | None) -> bool:
@@ -172,8 +176,8 @@ class Run:
         if stepper.mean is not None:
             values["mean_updates"] = stepper.mean.updates
             mean = stepper.mean.model
+        self._write_checkpoint(LAST_FILE)  # first: where there is a state, there is its checkpoint
         self.states.save(self.state.step, self.model, stepper.optimizer, values, mean)
-        self._write_checkpoint(LAST_FILE)
 
     def _write_checkpoint(self, name: str) -> None:
         preset, step = self.config.preset, self.state.step
@@ -196,7 +200,9 @@ class Run:
         stepper = self.stepper
         mean = None if stepper.mean is None else stepper.mean.model
         values = self.states.load(self.model, stepper.optimizer, mean)
-        stepper.scaler.load_state_dict(values.pop("scaler"))
+        scaler = values.pop("scaler", None)
+        if scaler and stepper.scaler.is_enabled():  # fp16 may have been switched on or off
+            stepper.scaler.load_state_dict(scaler)
         mean_updates = values.pop("mean_updates", 0)
         if stepper.mean is not None:
             stepper.mean.updates = mean_updates
@@ -206,6 +212,7 @@ class Run:
             raise ModelFormatError(
                 f"{self.states.folder}: written by another version of cn2 ({error})"
             ) from None
+        self.state.broken = []  # they may be mended
         self.reporter.say(f"continuing at step {self.state.step} of {self.config.train.steps}")
 
     def start_from(self, weights: Path | None, backbone: Path | None) -> None:
@@ -229,10 +236,22 @@ class Run:
 
     def end(self) -> None:
         """Close what is open, and draw the curves."""
-        if self._board is not None:
-            self._board.close()
+        self._show(lambda board: board.close())
         if self.ranks.is_main and self.config.train.watch and self.log.path.exists():
-            draw_curves(self.log.path, self.files.out / CURVES_FILE)
+            try:
+                draw_curves(self.log.path, self.files.out / CURVES_FILE)
+            except (OSError, OutputError) as error:  # must not hide why the run ends
+                logger.warning("%s: no picture of the curves (%s)", self.files.out, error)
+
+    def _show(self, write: Callable[[TensorBoardLog], None]) -> None:
+        """Write events where that is possible: training does not depend on it."""
+        if self._board is None:
+            return
+        try:
+            write(self._board)
+        except OSError as error:
+            logger.warning("%s: no more TensorBoard events (%s)", self.files.out, error.strerror)
+            self._board = None
 
 
 def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
@@ -260,14 +279,22 @@ def open_folder(config: Config, files: RunFiles, resume: bool) -> None:
         raise OutputError(f"{files.out}: holds a run already; add --resume or choose another --out")
     values = config_to_dict(config)
     if resume:
-        before = json.loads(config_file.read_text(encoding="utf-8"))
+        before = _read_config(config_file)
         changed = [key for key in values if key != "train" and before.get(key) != values[key]]
         if changed:
             raise ValueError(
                 f"--resume: {', '.join(changed)} differ from {config_file}; only train.* may change"
             )
+    for torn in files.out.glob("*.tmp"):  # a write that was killed
+        torn.unlink(missing_ok=True)
+    write_whole(config_file, json.dumps(values, indent=1).encode())
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        files.out.mkdir(parents=True, exist_ok=True)
-        config_file.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{files.out}: cannot be written ({error.strerror})") from error
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: expected the config of the run to resume, got {error}; choose another --out"
+        ) from None
+    return values

@@ -14,12 +14,13 @@ from cn2.runtime.errors import Cn2Error, PictureError
 from .config import Config, with_classes
 from .data.coco import CocoDataset
 from .data.datasets import load_dataset
-from .data.loader import Batch, BrokenPicture, train_batches
+from .data.loader import Batch, BrokenPicture, LoaderError, train_batches
 from .distributed import joined_ranks
 from .progress import StepMeter
 from .run import Run, RunFiles, open_folder
 from .schedule import learning_rate
 from .train_step import StepResult
+from .validate import validate
 
 __all__ = ["RunFiles", "TrainingError", "train"]
 
@@ -70,8 +71,10 @@ def train(
         try:
             with run.reporter.running(run.state.step), _stop_signals() as stop:
                 metrics = _loop(run, train_data, val_data, stop)
-            return run.score(val_data)[0] if metrics is None else metrics
-        except PictureError:  # what is done so far need not be lost
+            if metrics is None:  # nothing was left to do
+                metrics, _ = validate(run.kept, val_data, config, ranks)
+            return metrics
+        except (PictureError, LoaderError):  # what is done so far need not be lost
             if run.state.step and ranks.world == 1:
                 run.save()
                 run.reporter.say(f"saved at step {run.state.step}; --resume continues there")
@@ -149,10 +152,11 @@ def _watch_for_bad_steps(run: Run, parts: list[Batch], result: StepResult) -> No
         f"step {run.state.step} skipped: {', '.join(bad)} not finite; pictures {', '.join(names)}"
     )
     if run.state.bad_steps >= run.config.train.max_bad_steps:
-        raise TrainingError(
+        error = TrainingError(
             f"no finite loss in {run.state.bad_steps} steps in a row (last: {', '.join(bad)}); "
             f"lower train.base_lr, or look at the pictures named in {run.log.path}"
         )
+        run.ranks.fail(error)
 
 
 def _watch_for_broken_pictures(run: Run, broken: list[BrokenPicture], pictures: int) -> None:
@@ -169,10 +173,11 @@ def _watch_for_broken_pictures(run: Run, broken: list[BrokenPicture], pictures: 
             run.reporter.say(f"{path}: {reason}; skipped ({len(known)} of {pictures} so far)")
     limit = run.config.train.broken_limit
     if len(known) > limit * pictures:
-        raise PictureError(
+        error = PictureError(
             f"{len(known)} of {pictures} pictures cannot be read, more than train.broken_limit "
             f"{limit:g} allows (last: {known[-1]}); mend them and --resume, or raise the limit"
         )
+        run.ranks.fail(error)
 
 
 @contextmanager

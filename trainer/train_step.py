@@ -145,11 +145,11 @@ class Stepper:
             buffer.copy_(before)
 
     def _lower_scale(self) -> bool:
-        """Halve fp16's scale of the gradient; False where that cannot be what was wrong."""
+        """Let fp16's scale of the gradient fall; False where it cannot be what was wrong."""
         if not self.scaler.is_enabled():
             return False
         scale = self.scaler.get_scale()
-        self.scaler.update(max(scale / 2, 1.0))
+        self.scaler.update()
         return scale > 1
 
 

@@ -47,8 +47,11 @@ class StateFolder:
         """
         path = self.folder / f"{step:08d}{SUFFIX}"
         save_training_state(path, model, optimizer, values, mean)
-        for old in self.paths()[self.keep :]:
-            old.unlink(missing_ok=True)
+        others = [other for other in self.paths() if other != path]
+        newer = [other for other in others if other > path]  # torn: a resume passed them over
+        older = [other for other in others if other < path]
+        for useless in [*newer, *older[self.keep - 1 :]]:
+            useless.unlink(missing_ok=True)
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, mean: nn.Module | None = None
@@ -68,7 +71,7 @@ class StateFolder:
                 logger.warning("%s; the state before it is taken", error)
                 continue
             return restore_training_state(path, tensors, metadata, model, optimizer, mean)
-        raise OutputError(f"{self.folder}: no whole state to resume from; start without --resume")
+        raise OutputError(f"{self.folder}: no whole state to resume from; choose another --out")
 
 
 def save_training_state(

@@ -13,7 +13,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cn2.runtime.errors import PictureError
+from cn2.runtime.errors import Cn2Error, PictureError
 
 from ..config import Config
 from .batch import Batch, BrokenPicture
@@ -24,7 +24,18 @@ from .plan import whole
 from .samples import TrainSamples, ValidationSamples
 from .transforms import Size, canvas_size, resized_size
 
-__all__ = ["Batch", "BrokenPicture", "epoch_batches", "train_batches", "validation_batches"]
+__all__ = [
+    "Batch",
+    "BrokenPicture",
+    "LoaderError",
+    "epoch_batches",
+    "train_batches",
+    "validation_batches",
+]
+
+
+class LoaderError(Cn2Error):
+    """A process that prepares batches died."""
 
 
 def train_batches(
@@ -106,10 +117,18 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
-    for batch in loader:
-        if isinstance(batch, PictureError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, PictureError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LoaderError(
+            "a process that reads pictures was killed, perhaps for want of memory; "
+            "lower train.workers, train.prefetch or train.cache_mb"
+        ) from error
 
 
 def _context(workers: int) -> str | None:
