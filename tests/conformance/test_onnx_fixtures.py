@@ -20,8 +20,8 @@ from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
 PORTRAIT = "036"
 SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
-# Detections that all of them hold at least: 770 in all, the issue wants 500.
-AGREEMENT = {"dla34-bifpn-p3": 300, "dla34-bifpn-p5": 120, "r50-fpn": 350}
+# Detections that all of them hold at least: 720 in all, the issue wants 500.
+AGREEMENT = {"dla34-bifpn-p3": 300, "dla34-bifpn-p5": 120, "r50-fpn": 300}
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 

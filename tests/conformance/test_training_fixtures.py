@@ -38,7 +38,7 @@ LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread c
 GRADIENT_RTOL = 1e-2
 # Norms this far below the largest one are rounding of sums that cancel; compared absolutely.
 GRADIENT_FLOOR = 1e-5
-# A fusion weight's gradient is one sum over a whole feature map that cancels to nearly nothing: with
+# A fusion weight's gradient is one sum over a feature map that cancels to nearly nothing: with
 # one thread float32 is off by 6.4e-5 of the largest norm, with two by 6e-6, float64 by 2e-7.
 FUSION_FLOOR = 1e-4
 FUSION_WEIGHTS = re.compile(r"neck\.cells\.\d+\.nodes\.\d+\.weights")
