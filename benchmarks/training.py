@@ -63,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rows": [],
         "skipped": [],
     }
-    for device in find_devices(options.devices, document["skipped"]):
+    for device in options.devices:
+        missing = why_not(device)
+        if missing is not None:
+            document["skipped"].append({"what": f"{device}, every preset", "reason": missing})
+            continue
         for preset in options.presets:
             print(f"{preset} on {device}", flush=True)
             try:
@@ -76,17 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{options.out}: {len(document['rows'])} rows, {len(document['skipped'])} skipped")
 
 
-def find_devices(wanted: Sequence[str], skipped: list[dict[str, str]]) -> list[str]:
-    """The devices that torch works on; the others are added to `skipped`."""
-    working = []
-    for device in wanted:
-        answer = run_probe("torch", device)
-        if answer["works"]:
-            working.append(device)
-        else:
-            reason = f"{answer['reason']}; {answer['fix']}"
-            skipped.append({"what": f"{device}, every preset", "reason": reason})
-    return working
+def why_not(device: str) -> str | None:
+    """Why torch cannot compute on a device; None: it can."""
+    if device == "cpu":
+        return None
+    answer = run_probe("torch", device)
+    return None if answer["works"] else f"{answer['reason']}; {answer['fix']}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -100,7 +99,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=Path, default=bccd / "images")
     parser.add_argument("--batch", type=int, help="default: the recipe's, 1 of big ones on a CPU")
     parser.add_argument("--steps", type=int, help=f"default: {GPU_STEPS} on a GPU, 1 to 3 on a CPU")
-    parser.add_argument("--loader-pictures", type=int, default=100, help="an epoch of the loader")
+    parser.add_argument("--loader-pictures", type=int, default=48, help="an epoch of the loader")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     return parser.parse_args(arguments)
 
