@@ -8,12 +8,13 @@ the wall stand beside them. A device that is missing is skipped, with the reason
 benchmarks/results/training.json.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py
-    python benchmarks/training.py --presets nano --steps 2 --devices cpu
+    python benchmarks/training.py --presets nano --steps 2 --devices cpu --add
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections import Counter
@@ -45,7 +46,8 @@ PRESET_NAMES = ("nano", "dla34-bifpn-p3", "r50-fpn")
 CPU_BATCHES = {"dla34-bifpn-p3": 1, "r50-fpn": 1}  # a recipe's 16 would take many minutes
 CPU_STEPS = {"nano": 3}  # the others: 1
 GPU_STEPS = 20
-WARMUP = {"cpu": 1, "cuda": 5}  # steps before those that count
+DEVICES = ("cpu", "cuda")
+GPU_WARMUP = 5  # steps before those that count; a CPU's first step takes as long as the others
 CACHE_MB = 1024
 RATE = 1e-4  # low: random weights without a warm-up of the rate
 
@@ -75,9 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except (Cn2Error, RuntimeError) as error:  # RuntimeError: torch's, out of memory too
                 reason = " ".join(str(error).split())
                 document["skipped"].append({"what": f"{preset} on {device}", "reason": reason})
-            write_json(str(options.out), document)
-    write_json(str(options.out), document)
+            write(options.out, document, add=options.add)
+    write(options.out, document, add=options.add)
     print(f"{options.out}: {len(document['rows'])} rows, {len(document['skipped'])} skipped")
+
+
+def write(path: Path, document: dict[str, Any], *, add: bool) -> None:
+    """Write the result; `add`: beside what the file has of other presets and devices."""
+    if add and path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        rows, skipped = document["rows"], document["skipped"]
+        ours = {(row["preset"], row["device"]) for row in rows}
+        rows = [row for row in before["rows"] if (row["preset"], row["device"]) not in ours] + rows
+        named = {one["what"] for one in skipped}
+        skipped = [one for one in before["skipped"] if one["what"] not in named] + skipped
+        document = {**before, "rows": rows, "skipped": skipped}
+    write_json(str(path), document)
 
 
 def why_not(device: str) -> str | None:
@@ -94,12 +109,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     train = bccd / "annotations" / "instances_train.json"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESET_NAMES))
-    parser.add_argument("--devices", nargs="+", choices=list(WARMUP), default=list(WARMUP))
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--annotations", type=Path, default=train, help="default: BCCD's, training")
     parser.add_argument("--images", type=Path, default=bccd / "images")
     parser.add_argument("--batch", type=int, help="default: the recipe's, 1 of big ones on a CPU")
     parser.add_argument("--steps", type=int, help=f"default: {GPU_STEPS} on a GPU, 1 to 3 on a CPU")
     parser.add_argument("--loader-pictures", type=int, default=48, help="an epoch of the loader")
+    parser.add_argument("--add", action="store_true", help="keep other rows of the result, too")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     return parser.parse_args(arguments)
 
@@ -145,7 +161,7 @@ def time_model(
 
     On a GPU the clock waits for it at every part, so the speed is that of steps without the clock.
     """
-    warmup, now = WARMUP[place.type], time_of(place)
+    warmup, now = GPU_WARMUP if place.type == "cuda" else 0, time_of(place)
     config = with_training(config, steps=warmup + steps, workers=0)
     batches = list(train_batches(data, config))
     stepper = make_stepper(config, place)

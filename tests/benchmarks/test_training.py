@@ -165,3 +165,23 @@ def test_a_preset_that_fails_is_skipped_and_the_next_one_measured(
     assert document["rows"] == [{"preset": "nano"}]
     reason = "CUDA out of memory. Tried to allocate 7 GiB"
     assert document["skipped"] == [{"what": "r50-fpn on cuda", "reason": reason}]
+
+
+def test_added_rows_replace_their_own_kind_alone(
+    script: ModuleType, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "run_probe", lambda *_: NO_GPU)
+    speeds = iter([1, 2, 3, 4])
+
+    def measured(preset: str, device: str, *_: Any) -> dict[str, Any]:
+        return {"preset": preset, "device": device, "images_per_s": next(speeds)}
+
+    monkeypatch.setattr(script, "measure", measured)
+    script.main([*options, "--presets", "nano", "r50-fpn"])
+    script.main([*options, "--add"])
+    document = result(options)
+    speed = {row["preset"]: row["images_per_s"] for row in document["rows"]}
+    assert speed == {"nano": 3, "r50-fpn": 2}
+    assert [one["what"] for one in document["skipped"]] == ["cuda, every preset"]
+    script.main(options)  # a new result
+    assert [row["images_per_s"] for row in result(options)["rows"]] == [4]

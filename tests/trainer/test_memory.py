@@ -17,7 +17,7 @@ from rank_training import Started, start
 STEPS = 2000
 WARMUP_STEPS = 300  # two scorings, two states, every canvas: all that is kept for ever is there
 WINDOW_STEPS = 300
-POLL_S = 0.1
+POLL_S = 0.2
 # A batch is 36 kB and the tensors of its step are some MB: keeping a batch of each step adds 50 MB,
 # keeping a row of numbers 2 MB. The allocator moves the figure by a few MB either way.
 GROWTH_MB = 8.0
@@ -62,7 +62,7 @@ def test_memory_is_flat_over_2000_steps(tmp_path: Path) -> None:
 
 
 def follow(run: Started, log: Path) -> list[tuple[int, float]]:
-    """(steps logged, resident MB) of the training process until it ends, some ten a second."""
+    """(steps logged, resident MB) of the training process until it ends, some five a second."""
     (process,) = run.processes
     assert process.pid is not None
     watched = psutil.Process(process.pid)
