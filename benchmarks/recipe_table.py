@@ -75,6 +75,8 @@ def resize_table() -> str:
 
 def time_tables() -> str:
     """Speed of training and where the time goes, as training.py measured it."""
+    if not SPEED.is_file():
+        return "Not measured yet."
     found = read(SPEED)
     return "\n\n".join(
         [markdown(speed_table(found)), markdown(group_table(found)), footnote(found)]

@@ -102,6 +102,7 @@ def test_time_tables(script: ModuleType, tmp_path: Path, monkeypatch: pytest.Mon
         "skipped": [{"what": "r50-fpn on cuda", "reason": "out of memory"}],
     }
     monkeypatch.setattr(script, "SPEED", tmp_path / "training.json")
+    assert script.time_tables() == "Not measured yet."
     (tmp_path / "training.json").write_text(json.dumps(found))
     lines = script.time_tables().splitlines()
     assert lines[2] == "| `nano` | cpu | 8 | 3.2 | 30% | 60% | 10% | 102 | 204 |"
