@@ -1,4 +1,4 @@
-"""Make the tables of docs/training.md from the presets and the named recipes; none is typed.
+"""Make the tables of docs/training.md from presets, recipes and a result; none is typed.
 
 python benchmarks/recipe_table.py            # put the tables between their markers
 python benchmarks/recipe_table.py --check    # fail if they are not what the presets say
@@ -14,9 +14,11 @@ from pathlib import Path
 from cn2.trainer.config import Config, Resize, ShortEdgeConfig, TrainConfig
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
-from tables import ROOT, fill
+from tables import ROOT, fill, read
+from time_tables import footnote, group_table, speed_table
 
 PAGE = ROOT / "docs" / "training.md"
+SPEED = ROOT / "benchmarks" / "results" / "training.json"  # of training.py
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = fill(text, "recipes", recipe_table())
         wanted = fill(wanted, "schedules", schedule_table())
         wanted = fill(wanted, "resizes", resize_table())
+        wanted = fill(wanted, "times", time_tables())
     except (OSError, ValueError) as error:
         print(f"recipe_table: error: {error}", file=sys.stderr)
         return 2
@@ -68,6 +71,16 @@ def resize_table() -> str:
     rows = [["`--resize`", "pictures of a step"]]
     rows += [[f"`{name}`", show_resize(resize)] for name, resize in RESIZES.items()]
     return markdown(rows)
+
+
+def time_tables() -> str:
+    """Speed of training and where the time goes, as training.py measured it."""
+    if not SPEED.is_file():
+        return "Not measured yet."
+    found = read(SPEED)
+    return "\n\n".join(
+        [markdown(speed_table(found)), markdown(group_table(found)), footnote(found)]
+    )
 
 
 def markdown(rows: list[list[str]]) -> str:

@@ -25,15 +25,32 @@ GROUPS = (
 REST = GROUPS[-1]
 
 
+def time_of(place: torch.device) -> Callable[[], float]:
+    """What tells the seconds of work on a device.
+
+    A GPU is waited for. On a CPU it is this process's own time there: other programs that keep the
+    machine busy do not stretch it. It is the sum over the threads.
+    """
+    if place.type != "cuda":
+        return time.process_time
+
+    def finished() -> float:
+        torch.cuda.synchronize(place)
+        return time.perf_counter()
+
+    return finished
+
+
 class StepClock:
     """Seconds by phase and group. All of a step is in one of them: entering one leaves another.
 
     "step" is what a step does outside forward and backward: clipping, the optimizer, copies; it has
-    no groups. A GPU is waited for at every change.
+    no groups.
     """
 
-    def __init__(self, place: torch.device) -> None:
-        self.place = place
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Take what tells the time, seconds."""
+        self._now = now
         self.seconds: dict[tuple[str, str], float] = {}
         self._phase, self._group, self._since = "step", "", 0.0
 
@@ -50,11 +67,6 @@ class StepClock:
     def phase_seconds(self, phase: str) -> float:
         """All groups of a phase."""
         return sum(value for (name, _), value in self.seconds.items() if name == phase)
-
-    def _now(self) -> float:
-        if self.place.type == "cuda":
-            torch.cuda.synchronize(self.place)
-        return time.perf_counter()
 
 
 @contextmanager

@@ -1,21 +1,24 @@
 """Speed of training on this machine: forward, backward, step and data loading, each apart.
 
 Steps are those of `cn2 train` with the preset's recipe on BCCD, from random weights, with smaller
-batches on a CPU. The loader is timed alone, with one worker, with and without a cache: it keeps up
-where it gives more images/s than the model takes. A device that is missing is skipped, with the
-reason in the result: benchmarks/results/training.json.
+batches on a CPU. The loader is timed alone, with and without a cache: it keeps up where it gives
+more images/s than the model takes. Times on a CPU are the process's own there, which a busy machine
+hardly stretches; with one thread that is what a core of its own would take. Speeds by the clock on
+the wall stand beside them. A device that is missing is skipped, with the reason in the result:
+benchmarks/results/training.json.
 
-    python benchmarks/training.py
-    python benchmarks/training.py --presets nano --steps 2 --devices cpu
+    OMP_NUM_THREADS=1 python benchmarks/training.py
+    python benchmarks/training.py --presets nano --steps 2 --devices cpu --add
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -37,49 +40,67 @@ from cn2.trainer.run import build_model
 from cn2.trainer.train_step import Stepper
 from cn2.trainer.training_losses import DetectorLosses
 from models import RESULTS, ROOT, machine
-from step_clock import GROUPS, PHASES, StepClock, watched
+from step_clock import GROUPS, PHASES, StepClock, time_of, watched
 
 PRESET_NAMES = ("nano", "dla34-bifpn-p3", "r50-fpn")
 CPU_BATCHES = {"dla34-bifpn-p3": 1, "r50-fpn": 1}  # a recipe's 16 would take many minutes
 CPU_STEPS = {"nano": 3}  # the others: 1
 GPU_STEPS = 20
-WARMUP = {"cpu": 1, "cuda": 5}  # steps before those that count
+DEVICES = ("cpu", "cuda")
+GPU_WARMUP = 5  # steps before those that count; a CPU's first step takes as long as the others
 CACHE_MB = 1024
 RATE = 1e-4  # low: random weights without a warm-up of the rate
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the machine has, write."""
+    """Measure what the machine has, write after every row."""
     options = parse(arguments)
-    before = machine()
     data = read_data(options.annotations, options.images)
-    rows: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
+    document: dict[str, Any] = {
+        "benchmark": "training",
+        "command": "OMP_NUM_THREADS=1 python benchmarks/training.py",
+        "machine": machine() | {"niceness": os.nice(0)},
+        "versions": versions("torch", "torchvision", "opencv-python-headless", "numpy"),
+        "data": {"set": options.annotations.name, "pictures": len(data.pictures)},
+        "rows": [],
+        "skipped": [],
+    }
     for device in options.devices:
-        answer = run_probe("torch", device)
-        if not answer["works"]:
-            reason = f"{answer['reason']}; {answer['fix']}"
-            skipped.append({"what": f"{device}, every preset", "reason": reason})
+        missing = why_not(device)
+        if missing is not None:
+            document["skipped"].append({"what": f"{device}, every preset", "reason": missing})
             continue
         for preset in options.presets:
             print(f"{preset} on {device}", flush=True)
             try:
-                rows.append(measure(preset, device, data, options))
+                document["rows"].append(measure(preset, device, data, options))
             except (Cn2Error, RuntimeError) as error:  # RuntimeError: torch's, out of memory too
-                skipped.append(
-                    {"what": f"{preset} on {device}", "reason": " ".join(str(error).split())}
-                )
-    document = {
-        "benchmark": "training",
-        "command": "python benchmarks/training.py",
-        "machine": before,
-        "versions": versions("torch", "torchvision", "opencv-python-headless", "numpy"),
-        "data": {"set": options.annotations.name, "pictures": len(data.pictures)},
-        "rows": rows,
-        "skipped": skipped,
-    }
-    write_json(str(options.out), document)
-    print(f"{options.out}: {len(rows)} rows, {len(skipped)} skipped")
+                reason = " ".join(str(error).split())
+                document["skipped"].append({"what": f"{preset} on {device}", "reason": reason})
+            write(options.out, document, add=options.add)
+    write(options.out, document, add=options.add)
+    print(f"{options.out}: {len(document['rows'])} rows, {len(document['skipped'])} skipped")
+
+
+def write(path: Path, document: dict[str, Any], *, add: bool) -> None:
+    """Write the result; `add`: beside what the file has of other presets and devices."""
+    if add and path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        rows, skipped = document["rows"], document["skipped"]
+        ours = {(row["preset"], row["device"]) for row in rows}
+        rows = [row for row in before["rows"] if (row["preset"], row["device"]) not in ours] + rows
+        named = {one["what"] for one in skipped}
+        skipped = [one for one in before["skipped"] if one["what"] not in named] + skipped
+        document = {**before, "rows": rows, "skipped": skipped}
+    write_json(str(path), document)
+
+
+def why_not(device: str) -> str | None:
+    """Why torch cannot compute on a device; None: it can."""
+    if device == "cpu":
+        return None
+    answer = run_probe("torch", device)
+    return None if answer["works"] else f"{answer['reason']}; {answer['fix']}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,12 +109,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     train = bccd / "annotations" / "instances_train.json"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESET_NAMES))
-    parser.add_argument("--devices", nargs="+", choices=list(WARMUP), default=list(WARMUP))
+    parser.add_argument("--devices", nargs="+", choices=DEVICES, default=list(DEVICES))
     parser.add_argument("--annotations", type=Path, default=train, help="default: BCCD's, training")
     parser.add_argument("--images", type=Path, default=bccd / "images")
     parser.add_argument("--batch", type=int, help="default: the recipe's, 1 of big ones on a CPU")
     parser.add_argument("--steps", type=int, help=f"default: {GPU_STEPS} on a GPU, 1 to 3 on a CPU")
-    parser.add_argument("--loader-pictures", type=int, default=100, help="an epoch of the loader")
+    parser.add_argument("--loader-pictures", type=int, default=48, help="an epoch of the loader")
+    parser.add_argument("--add", action="store_true", help="keep other rows of the result, too")
     parser.add_argument("--out", type=Path, default=RESULTS / "training.json")
     return parser.parse_args(arguments)
 
@@ -114,6 +136,7 @@ def measure(
     steps = options.steps or (GPU_STEPS if device == "cuda" else CPU_STEPS.get(preset, 1))
     model = time_model(config, data, torch.device(device), steps)
     loader = time_loader(config, data, options.loader_pictures)
+    speed = "images_per_s" if device == "cpu" else "images_per_s_wall"
     return {
         "preset": preset,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -122,7 +145,7 @@ def measure(
         "batch": config.train.batch,
         **model,
         "loader": loader,
-        "loader_to_model": round(loader["images_per_s"] / model["images_per_s"], 1),
+        "loader_to_model": round(loader["plain"][speed] / model[speed], 1),
     }
 
 
@@ -138,24 +161,28 @@ def time_model(
 
     On a GPU the clock waits for it at every part, so the speed is that of steps without the clock.
     """
-    warmup = WARMUP[place.type]
+    warmup, now = GPU_WARMUP if place.type == "cuda" else 0, time_of(place)
     config = with_training(config, steps=warmup + steps, workers=0)
     batches = list(train_batches(data, config))
     stepper = make_stepper(config, place)
     run_steps(stepper, batches[:warmup])
     batches = batches[warmup:]
-    clock = StepClock(place)
+    clock = StepClock(now)
+    started = time.perf_counter()
     with watched(stepper, clock):
-        seconds = run_steps(stepper, batches, clock)
+        run_steps(stepper, batches, clock)
+    wall, seconds = time.perf_counter() - started, sum(clock.seconds.values())
     if place.type == "cuda":
-        seconds = run_steps(stepper, batches)
+        started = now()
+        run_steps(stepper, batches)
+        wall = seconds = now() - started
     pictures = sum(len(batch.pictures) for batch in batches)
     return {
         "precision": stepper.precision,
         "steps": steps,
         "canvases": canvases(batches),
         "images_per_s": round(pictures / seconds, 4),
-        "seconds": round(seconds, 2),
+        "images_per_s_wall": round(pictures / wall, 4),
         **parts(clock, pictures),
     }
 
@@ -168,18 +195,14 @@ def make_stepper(config: Config, place: torch.device) -> Stepper:
     return Stepper(model, DetectorLosses(config.model, ranks.share), config.train, ranks)
 
 
-def run_steps(stepper: Stepper, batches: Sequence[Batch], clock: StepClock | None = None) -> float:
-    """A step per batch; seconds. Every step ends with its losses on the host."""
-    started = time.perf_counter()
+def run_steps(stepper: Stepper, batches: Sequence[Batch], clock: StepClock | None = None) -> None:
+    """A step per batch."""
     for batch in batches:
         if clock is not None:
             clock.start()
         stepper.step([batch], RATE)
         if clock is not None:
             clock.enter("step")
-    if stepper.ranks.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def canvases(batches: Sequence[Batch]) -> dict[str, int]:
@@ -208,30 +231,26 @@ def parts(clock: StepClock, pictures: int) -> dict[str, Any]:
 
 
 def time_loader(config: Config, data: CocoDataset, count: int) -> dict[str, Any]:
-    """One worker reading, resizing and batching, and nothing else; second epochs of `count`."""
+    """Reading, resizing and batching, and nothing else: second epochs of `count` pictures."""
     data = replace(data, pictures=data.pictures[:count])
-    config = with_training(config, workers=1)
-    plain = loader_speed(with_training(config, cache_mb=0), data)
-    cached = loader_speed(with_training(config, cache_mb=CACHE_MB), data)
-    return {
-        "workers": 1,
-        "pictures": len(data.pictures),
-        "images_per_s": round(plain, 1),
-        "cache_mb": CACHE_MB,
-        "images_per_s_cached": round(cached, 1),
-        "ms_per_image": round(1e3 / plain, 2),
-    }
+    answer: dict[str, Any] = {"workers": 1, "pictures": len(data.pictures), "cache_mb": CACHE_MB}
+    for kind, cache_mb in (("plain", 0), ("cached", CACHE_MB)):
+        config = with_training(config, cache_mb=cache_mb)
+        cpu = loader_speed(with_training(config, workers=0), data, time.process_time)
+        wall = loader_speed(with_training(config, workers=1), data, time.perf_counter)
+        answer[kind] = {"images_per_s": round(cpu, 1), "images_per_s_wall": round(wall, 1)}
+    return answer
 
 
-def loader_speed(config: Config, data: CocoDataset) -> float:
+def loader_speed(config: Config, data: CocoDataset, now: Callable[[], float]) -> float:
     """images/s over an epoch; the one before starts the worker and fills the cache."""
     epoch = max(len(data.pictures) // config.train.batch, 1)
     batches = train_batches(data, with_training(config, steps=2 * epoch))
     for _ in islice(batches, epoch):
         pass
-    started = time.perf_counter()
+    started = now()
     pictures = sum(len(batch.pictures) for batch in batches)
-    return pictures / (time.perf_counter() - started)
+    return pictures / (now() - started)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ def script() -> Iterator[ModuleType]:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     yield importlib.import_module("recipe_table")
     sys.path.remove(str(ROOT / "benchmarks"))
-    for name in ("recipe_table", "tables"):
+    for name in ("recipe_table", "tables", "time_tables", "step_clock"):
         sys.modules.pop(name)
 
 
@@ -54,7 +56,7 @@ def test_rows(script: ModuleType) -> None:
 
 def test_written_once_and_then_checked(script: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    places = ("recipes", "schedules", "resizes")
+    places = ("recipes", "schedules", "resizes", "times")
     page.write_text("".join(f"<!-- table:{name} -->\n<!-- /table -->\n" for name in places))
     assert script.main(["--page", str(page), "--check"]) == 1
     assert script.main(["--page", str(page)]) == 0
@@ -69,3 +71,43 @@ def test_a_page_without_a_place_for_a_table(
     assert script.main(["--page", str(page)]) == 2
     message = "expected <!-- table:recipes --> ... <!-- /table --> once, got 0"
     assert message in capsys.readouterr().err
+
+
+def measured(preset: str, device: str) -> dict[str, Any]:
+    """A row of training.json."""
+    groups = ("backbone", "neck", "first stage", "proposals", "RoI pooling", "box heads")
+    return {
+        "preset": preset,
+        "device": device,
+        "threads": 1,
+        "batch": 8,
+        "canvases": {"384x512": 2, "352x480": 1},
+        "images_per_s": 3.21,
+        "images_per_s_wall": 1.5,
+        "share": {"forward": 0.3, "backward": 0.6, "step": 0.1},
+        "groups": {name: {"share": 0.1} for name in groups} | {"targets, losses": {"share": 0.3}},
+        "loader": {
+            "plain": {"images_per_s": 102.4, "images_per_s_wall": 51.2},
+            "cached": {"images_per_s": 203.9, "images_per_s_wall": 99.7},
+        },
+    }
+
+
+def test_time_tables(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU's figures are of the time the process had, a GPU's of that on the wall."""
+    found = {
+        "machine": {"cpu": "a processor", "cores": 2, "load_average_before": 0.5},
+        "versions": {"torch": "2.14.1"},
+        "rows": [measured("nano", "cpu"), measured("nano", "NVIDIA H100")],
+        "skipped": [{"what": "r50-fpn on cuda", "reason": "out of memory"}],
+    }
+    monkeypatch.setattr(script, "SPEED", tmp_path / "training.json")
+    assert script.time_tables() == "Not measured yet."
+    (tmp_path / "training.json").write_text(json.dumps(found))
+    lines = script.time_tables().splitlines()
+    assert lines[2] == "| `nano` | cpu | 8 | 3.2 | 30% | 60% | 10% | 102 | 204 |"
+    assert lines[3] == "| `nano` | NVIDIA H100 | 8 | 1.5 | 30% | 60% | 10% | 51 | 100 |"
+    assert lines[7] == "| `nano` | cpu | 10% | 10% | 10% | 10% | 10% | 10% | 30% | 10% |"
+    assert "a processor, 2 cores, threads: 1, torch 2.14.1, load 0.5 before." in lines[-1]
+    assert "`nano` 384x512, 352x480;" in lines[-1]
+    assert lines[-1].endswith("Not measured: r50-fpn on cuda (out of memory).")
