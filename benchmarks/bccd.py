@@ -17,26 +17,19 @@ import os
 import statistics
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from cn2 import Detector
 from cn2.runtime.cli import run as cn2
-from cn2.runtime.detect_command import write_picture
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
 from cn2.runtime.reports import write_json
 from cn2.trainer.config import Config, ShortEdgeConfig, config_from_dict
-from cn2.trainer.data.coco import CocoDataset, load_coco
+from cn2.trainer.data.coco import load_coco
 from cn2.trainer.presets import nano
 from cn2.trainer.progress import group_losses, read_log
-from cn2.trainer.watch.samples import draw_samples
-from detection_errors import IOU, KINDS, SCORE, Objects, count_errors
+from detection_errors import IOU, KINDS, SCORE, find_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "bccd.json"
@@ -148,7 +141,7 @@ def measure(data: Bccd, folder: Path, seed: int, threads: int) -> dict[str, Any]
         "test": {key: metrics[key] for key in (*SCORES, "per_class")},
         "model": {key: metrics["model"][key] for key in ("backend", "checkpoint_sha256")},
         **describe_training(read_log(folder / "log.jsonl"), recipe(seed), threads),
-        **find_errors(model, load_coco(test, data.images), folder / "worst.png"),
+        **find_errors(model, load_coco(test, data.images), folder / "worst.png", WORST),
     }
 
 
@@ -185,45 +178,6 @@ def describe_training(rows: list[dict[str, Any]], config: Config, threads: int) 
         ],
         "val": [{key: row[key] for key in ("step", "AP", "AP50", "AP75")} for row in scored],
     }
-
-
-def find_errors(model: Path, data: CocoDataset, drawing: Path) -> dict[str, Any]:
-    """Count the errors in all pictures, name the worst pictures, and draw them."""
-    results: list[dict[str, Any]] = []
-    errors: list[Counter[str]] = []
-    with Detector.open(model, device="cpu") as detector:
-        for picture in data.pictures:
-            found = detector(picture.path).filter(score_threshold=SCORE)
-            results += found.to_coco(picture.image_id)
-            there = Objects(boxes=picture.boxes.astype(float), classes=picture.classes.tolist())
-            ours = Objects(boxes=found.boxes.astype(float), classes=found.class_ids.tolist())
-            errors.append(count_errors(there, ours))
-    order = sorted(range(len(errors)), key=lambda k: (-errors[k].total(), data.pictures[k].path))
-    worst = [data.pictures[k] for k in order[:WORST]]
-    halves = draw_samples(
-        replace(data, pictures=worst), results, count=WORST, score_threshold=SCORE
-    )
-    write_picture(drawing, stack(halves))
-    total = sum(errors, Counter[str]())
-    return {
-        "errors": {kind: total[kind] for kind in KINDS},
-        "objects": sum(len(picture.boxes) for picture in data.pictures),
-        "pictures_without_error": sum(not one.total() for one in errors),
-        "worst": [
-            {"file": data.pictures[k].path.name, "objects": len(data.pictures[k].boxes)}
-            | {"errors": dict(errors[k])}
-            for k in order[:WORST]
-        ],
-    }
-
-
-def stack(pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Pictures below one another, on white."""
-    width = max(picture.shape[1] for picture in pictures)
-    rows = [
-        np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
-    ]
-    return np.concatenate(rows)
 
 
 def spread(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

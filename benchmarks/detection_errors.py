@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cn2 import Detector
+from cn2.runtime.detect_command import write_picture
+from cn2.runtime.pictures import Pixels
+from cn2.trainer.data.coco import CocoDataset
+from cn2.trainer.watch.samples import draw_samples
 
 IOU, SCORE = 0.5, 0.5
 NEAR = 0.1  # IoU from which a detection that matches nothing counts as misplaced
@@ -28,6 +36,51 @@ class Objects:
 
     boxes: Floats  # (N, 4) xyxy, pixels
     classes: Sequence[int]  # N, of any numbering
+
+
+def find_errors(model: Path, data: CocoDataset, drawing: Path, count: int) -> dict[str, Any]:
+    """Count a model's errors in all pictures by kind; name the worst pictures, and draw them.
+
+    Args:
+        drawing: the picture to write, ground truth at the left, detections at the right.
+        count: of the worst pictures.
+    """
+    results: list[dict[str, Any]] = []
+    errors: list[Counter[str]] = []
+    with Detector.open(model, device="cpu") as detector:
+        for picture in data.pictures:
+            found = detector(picture.path).filter(score_threshold=SCORE)
+            results += found.to_coco(picture.image_id)
+            there = Objects(boxes=picture.boxes.astype(float), classes=picture.classes.tolist())
+            ours = Objects(boxes=found.boxes.astype(float), classes=found.class_ids.tolist())
+            errors.append(count_errors(there, ours))
+    order = sorted(range(len(errors)), key=lambda k: (-errors[k].total(), data.pictures[k].path))
+    worst = [data.pictures[k] for k in order[:count]]
+    halves = draw_samples(
+        replace(data, pictures=worst), results, count=count, score_threshold=SCORE
+    )
+    write_picture(drawing, stack(halves))
+    total = sum(errors, Counter[str]())
+    return {
+        "errors": {kind: total[kind] for kind in KINDS},
+        "objects": sum(len(picture.boxes) for picture in data.pictures),
+        "pictures": len(data.pictures),
+        "pictures_without_error": sum(not one.total() for one in errors),
+        "worst": [
+            {"file": data.pictures[k].path.name, "objects": len(data.pictures[k].boxes)}
+            | {"errors": dict(errors[k])}
+            for k in order[:count]
+        ],
+    }
+
+
+def stack(pictures: Sequence[Pixels]) -> Pixels:
+    """Pictures below one another, on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [
+        np.pad(p, ((0, 8), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures
+    ]
+    return np.concatenate(rows)
 
 
 def count_errors(truth: Objects, found: Objects) -> Counter[str]:
