@@ -60,9 +60,9 @@ def score_table(found: dict[str, Any]) -> str:
     return (
         f"{markdown(rows)}\n\n"
         f"{runs[0]['pictures']} test pictures that no training has seen, the exported file in ONNX "
-        f"Runtime {found['versions']['onnxruntime']}. Minutes of training on {machine['cpu']} with {machine['threads']} "
-        f"thread and one data worker, other work on its {machine['cores']} cores meanwhile: at "
-        f"most {most:.0f} core minutes."
+        f"Runtime {found['versions']['onnxruntime']}. Minutes of training on {machine['cpu']} with "
+        f"{machine['threads']} thread and one data worker, other work on its {machine['cores']} "
+        f"cores meanwhile: at most {most:.0f} core minutes."
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "train-on-your-own-data.md"
 # A training of two steps; the resumed one has a third. Later settings win over the page's.
-SHORT = "batch=2 steps=2 warmup_steps=1 save_every=1 base_lr=0.0001".split()
+SHORT = ["batch=2", "steps=2", "warmup_steps=1", "save_every=1", "base_lr=0.0001"]
 PREFIXES = {
     "cn2": [sys.executable, "-m", "cn2.runtime.cli"],
     "torchrun": [sys.executable, "-m", "torch.distributed.run"],

@@ -49,12 +49,13 @@ def test_every_cn2_command_in_the_documents_is_understood(document: Path) -> Non
         if name.startswith("-"):
             continue
         assert name in COMMANDS, words
+        if rest[-1:] == ["…"]:  # only begun
+            continue
         app = typer.Typer()
         app.callback()(lambda: None)  # or an only command would lose its name
         importlib.import_module(COMMANDS[name].module).register(app)
         group = typer.main.get_command(app)
         assert isinstance(group, typer.core.TyperGroup)
-        rest = rest[:-1] if rest[-1:] == ["…"] else rest  # "and so on"
         options = group.commands[name].make_context(name, rest).params
         if name == "train":
             overrides = options["set_"] or []
