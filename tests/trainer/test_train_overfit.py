@@ -4,6 +4,8 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from cn2.trainer.progress import group_losses
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "overfit.py"
@@ -25,8 +27,27 @@ def test_losses_fall_on_eight_pictures(shared: Path, tmp_path: Path) -> None:
     for kind, factor in FALL.items():
         last = sum(step[kind] for step in steps[-5:]) / 5
         assert steps[0][kind] / last > factor, kind
-    result = script["summarize"](rows, config, started=rows[0]["time"])
-    assert result["pictures"] == 8
-    assert result["boxes"] == 145  # all of them: 127 red, 9 white, 9 platelets
+    result = script["summarize"](rows, config, script["BCCD8"], started=rows[0]["time"])
     assert [point["step"] for point in result["curve"]] == [*range(1, STEPS + 1), STEPS]
     assert not result["passed"]  # 30 small steps are not enough, and the result says so
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        # 127 red, 9 white, 9 platelets
+        ("bccd8", {"pictures": 8, "boxes": 145, "classes": 3, "classes_with_object": 3}),
+        (
+            "coco128",
+            {"pictures": 128, "boxes": 929, "classes": 80, "classes_with_object": 71}
+            | {"grey_pictures": 1, "pictures_without_object": 2, "crowd_regions": 10},
+        ),
+    ],
+)
+def test_data_of_the_cases(shared: Path, case: str, expected: dict[str, int]) -> None:
+    script = runpy.run_path(str(SCRIPT))
+    chosen = script["CASES"][case]
+    folder = shared / "data" / chosen.folder
+    content = script["first_pictures"](folder, chosen.pictures)
+    found = script["describe_data"](content, folder / "images")
+    assert expected.items() <= found.items()
