@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,17 +26,22 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script
 
 from cn2.trainer import layers
 from cn2.trainer.config import apply_overrides
+from cn2.trainer.data.coco import CocoDataset
 from cn2.trainer.data.datasets import DataSource
-from cn2.trainer.train import RunFiles, train
+from cn2.trainer.run import Run, RunFiles
+from cn2.trainer.train import train
 from factories import short_edges, tiny_config, with_training
 
 WAIT_S = 240
 
 
-def train_tiny(folder: Path, out: Path, *overrides: str, resume: bool = False) -> None:
+def train_tiny(
+    folder: Path, out: Path, *overrides: str, resume: bool = False, batch_norm: bool = False
+) -> None:
     """Train on FOLDER/annotations.json and score on the same: four pictures a step, five steps."""
     torch.set_num_threads(1)
-    layers.nn.BatchNorm2d = partial(nn.GroupNorm, 2)  # type: ignore[misc,assignment]
+    if not batch_norm:
+        layers.nn.BatchNorm2d = partial(nn.GroupNorm, 2)  # type: ignore[misc,assignment]
     config = with_training(
         tiny_config(), batch=4, lr_batch=4, steps=5, resize=short_edges(48, 64), save_every=100
     )
@@ -71,6 +77,7 @@ def start(
     resume: bool = False,
     world: int = 1,
     kill_at_fsync: int = 0,
+    batch_norm: bool = False,
 ) -> Started:
     """Begin a run.
 
@@ -82,6 +89,8 @@ def start(
         world: processes.
         kill_at_fsync: each process ends by SIGKILL at its n-th fsync, counted from 1: in the
             middle of writing a state or checkpoint, or between two.
+        batch_norm: keep BatchNorm. Each rank then leaves the statistics that it scored with, as
+            out/scored_RANK.pt.
     """
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
@@ -92,7 +101,7 @@ def start(
     processes = []
     for rank, error in enumerate(errors):
         values = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        arguments = (folder, out, overrides, resume, kill_at_fsync, values, error)
+        arguments = (folder, out, overrides, resume, kill_at_fsync, batch_norm, values, error)
         processes.append(context.Process(target=_run, args=arguments))
         processes[-1].start()
     return Started(processes, errors)
@@ -104,13 +113,27 @@ def _run(
     overrides: tuple[str, ...],
     resume: bool,
     kill_at_fsync: int,
+    batch_norm: bool,
     environment: dict[str, str],
     error: Path,
 ) -> None:
     os.environ.update(environment)
     sys.stderr = error.open("w", buffering=1)
     _kill_at_fsync(kill_at_fsync)
-    train_tiny(folder, out, *overrides, resume=resume)
+    if batch_norm:
+        _keep_scored_statistics(out / f"scored_{environment['RANK']}.pt")
+    train_tiny(folder, out, *overrides, resume=resume, batch_norm=batch_norm)
+
+
+def _keep_scored_statistics(path: Path) -> None:
+    score = Run.score
+
+    def keeping(run: Run, data: CocoDataset) -> tuple[dict[str, Any], bool]:
+        found = score(run, data)
+        torch.save(dict(run.kept.named_buffers()), path)
+        return found
+
+    Run.score = keeping  # type: ignore[method-assign]
 
 
 def _kill_at_fsync(number: int) -> None:
