@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from cn2.runtime.errors import OutputError, PictureError
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
 from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.train import RunFiles, train
@@ -90,8 +91,9 @@ def test_a_finished_run_is_only_scored_again(files: RunFiles) -> None:
     config = with_training(tiny_config(), steps=2)
     first = train(config, files)
     before = weights(files)
+    log = (files.out / "log.jsonl").read_text()
     second = train(config, files, resume=True)
-    assert [step for step, _ in steps(files)] == [1, 2]
+    assert (files.out / "log.jsonl").read_text() == log  # it is told once
     assert second["AP"] == pytest.approx(first["AP"])
     after = weights(files)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -112,3 +114,38 @@ def test_the_best_checkpoint_survives_a_resume(files: RunFiles) -> None:
     best = (files.out / "best.safetensors").read_bytes()
     train(with_training(tiny_config(), steps=2), files, resume=True)
     assert (files.out / "best.safetensors").read_bytes() == best  # nothing beats 0.99
+
+
+def test_fp16_may_be_switched_on_and_its_scale_goes_on(files: RunFiles) -> None:
+    train(with_training(tiny_config(), steps=1), files)
+    train(with_training(tiny_config(), steps=2, precision="fp16"), files, resume=True)
+    path = files.out / "states" / "00000002.safetensors"
+    tensors, metadata = read_tensors(path)
+    values = json.loads(metadata["cn2.training"])
+    values["scaler"]["scale"] = 256.0
+    write_tensors(path, tensors, {"cn2.training": json.dumps(values)})
+    train(with_training(tiny_config(), steps=3, precision="fp16"), files, resume=True)
+    _, metadata = read_tensors(files.out / "states" / "00000003.safetensors")
+    assert json.loads(metadata["cn2.training"])["scaler"]["scale"] == 256.0
+    train(with_training(tiny_config(), steps=4), files, resume=True)  # and off again
+    assert [step for step, _ in steps(files)] == [1, 2, 3, 4]
+
+
+def test_mended_pictures_do_not_count_after_a_resume(files: RunFiles) -> None:
+    assert files.val.images is not None
+    path = files.val.images / "picture_0.png"
+    whole = path.read_bytes()
+    path.write_bytes(b"torn")
+    config = with_training(tiny_config(), steps=4, broken_limit=0.0)
+    with pytest.raises(PictureError, match="1 of 3 pictures"):
+        train(config, files)
+    path.write_bytes(whole)
+    train(config, files, resume=True)
+    assert [step for step, _ in steps(files)] == [1, 2, 3, 4]
+
+
+def test_a_torn_config_is_named(files: RunFiles) -> None:
+    train(with_training(tiny_config(), steps=1), files)
+    (files.out / "config.json").write_text("")
+    with pytest.raises(OutputError, match=r"config\.json: expected the config of the run"):
+        train(with_training(tiny_config(), steps=2), files, resume=True)

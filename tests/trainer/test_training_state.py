@@ -85,6 +85,16 @@ def test_a_torn_state_is_named_and_passed_over(
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_torn_state_never_outlives_whole_ones(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path, keep=1)
+    states.save(2, *trained(), {"step": 2})
+    (tmp_path / "00000009.safetensors").write_bytes(b"torn")
+    states.load(*trained())
+    states.save(3, *trained(), {"step": 3})
+    assert [path.stem for path in states.paths()] == ["00000003"]
+    assert states.load(*trained()) == {"step": 3}
+
+
 def test_no_whole_state(tmp_path: Path) -> None:
     (tmp_path / "00000001.safetensors").write_bytes(b"")
     with pytest.raises(OutputError, match="no whole state"):
