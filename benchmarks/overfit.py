@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -49,6 +49,7 @@ class Case:
     wanted_ap50: float
     limit_s: int  # of training and scoring
     weights: Path | None = None  # to start from; None: fresh ones
+    precision: Literal["auto", "fp32"] = "auto"
 
 
 BCCD8 = Case(
@@ -73,6 +74,7 @@ COCO128 = Case(
     wanted_ap50=0.6,
     limit_s=2400,
     weights=BUNDLED,
+    precision="fp32",
 )
 CASES = {case.data: case for case in (BCCD8, COCO128)}
 
@@ -232,6 +234,7 @@ def main() -> int:
     target = arguments.json or RESULTS / f"overfit_{case.data}.json"
     shared = Path(os.environ.get("CN2_SHARED", ROOT.parent / "shared"))
     config = overfit_config(steps, short_edge, case.score_every, case.batch)
+    config = replace(config, train=replace(config.train, precision=case.precision))
     result = run(case, config, shared / "data" / case.folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")

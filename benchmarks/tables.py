@@ -208,9 +208,28 @@ def agreement_rows(found: dict[str, Any]) -> Rows:
 
 
 def overfit_rows(found: dict[str, Any]) -> Rows:
-    """Of overfit_bccd8.json."""
-    what = f"`nano` trained on {found['pictures']} BCCD pictures for {found['seconds']:.0f} s, AP50"
-    return [(what, f"{found['AP50']:.3f}", f"{found['wanted_AP50']} in {found['limit_s']} s")]
+    """Of overfit_bccd8.json and overfit_coco128.json."""
+    which = "COCO" if "person" in found["per_class"] else "BCCD"
+    what = f"`nano` trained on {found['pictures']} {which} pictures for {found['seconds']:.0f} s"
+    wanted = f"{found['wanted_AP50']} in {found['limit_s']} s"
+    return [(f"{what}, AP50 on the same", f"{found['AP50']:.3f}", wanted)]
+
+
+def own_data_rows(found: dict[str, Any]) -> Rows:
+    """Of bccd.json."""
+    runs, scores = found["runs"], found["over_seeds"]["AP50"]
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    what = f"`nano` on {runs[0]['pictures']} BCCD test pictures, AP50, mean and least of {seeds}"
+    minutes = max(run["minutes"] for run in runs)
+    limit = found["limit"]
+    return [
+        (what, f"{scores['mean']:.3f} / {scores['least']:.3f}", f"{found['wanted_AP50']}"),
+        (
+            "the longest of these trainings, minutes",
+            f"{minutes:.0f}",
+            f"{limit['minutes']} of {limit['cores']} cores",
+        ),
+    ]
 
 
 def install_rows(found: dict[str, Any]) -> Rows:
@@ -229,7 +248,9 @@ RESULT_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Rows]], ...] = (
     ("color_blobs.json", baseline_rows),
     ("fps.json", speed_rows),
     ("agreement.json", agreement_rows),
+    ("bccd.json", own_data_rows),
     ("overfit_bccd8.json", overfit_rows),
+    ("overfit_coco128.json", overfit_rows),
     ("install_size.json", install_rows),
     ("startup.json", startup_rows),
 )
