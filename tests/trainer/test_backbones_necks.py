@@ -97,8 +97,9 @@ def test_which_stages_a_count_freezes(make: Callable[[int], Backbone], kind: str
         )
         with torch.device("meta"):
             backbone = make(count)
+        idle = ("trees.1.project.", "trees.2.project.") if kind == "dla" else ()  # never used
         for name, parameter in backbone.named_parameters():
-            assert parameter.requires_grad != name.startswith(prefixes), (count, name)
+            assert parameter.requires_grad != name.startswith((*prefixes, *idle)), (count, name)
 
 
 def test_a_copy_is_frozen_too() -> None:

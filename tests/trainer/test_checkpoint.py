@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 
 from cn2.runtime.errors import ModelFormatError, OutputError
-from cn2.trainer import checkpoint
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import (
     load_checkpoint,
@@ -144,7 +143,7 @@ def test_a_failing_write_leaves_the_old_file(
     def full_disk(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         save_checkpoint(path, model, tiny_config(), license="", provenance="")
     assert path.read_bytes() == before

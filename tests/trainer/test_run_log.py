@@ -115,7 +115,7 @@ def test_a_log_that_needs_no_cut_is_not_written(
     log: RunLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.rewind(50)
-    monkeypatch.setattr(progress, "_replace", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr(progress, "write_whole", lambda *_: pytest.fail("written again"))
     log.rewind(50)
     assert len(steps(log)) == 6
 

@@ -10,6 +10,7 @@ import torch
 from cn2.runtime.drawing import class_color
 from cn2.trainer.build import build_detector
 from cn2.trainer.data.coco import CocoDataset, load_coco
+from cn2.trainer.distributed import Ranks
 from cn2.trainer.validate import detect_all
 from cn2.trainer.watch.samples import (
     GAP_PX,
@@ -64,7 +65,9 @@ def test_truth_at_the_left_and_detections_at_the_right(tmp_path: Path) -> None:
 def test_it_takes_what_a_detector_finds(tmp_path: Path) -> None:
     data = dataset(tmp_path, [(64, 96), (96, 64)], [[(3, BOX)], [(7, BOX)]])
     torch.manual_seed(0)
-    results = detect_all(build_detector(tiny_config()), data, tiny_config())
+    results = detect_all(
+        build_detector(tiny_config()), data, tiny_config(), Ranks(device=torch.device("cpu"))
+    )
     best = max(row["score"] for row in results)
     blank, found = (draw_samples(data, results, score_threshold=t) for t in (best, 0.0))
     assert [pixels.shape[0] for pixels in found] == [64 + HEADING_PX, 96 + HEADING_PX]
