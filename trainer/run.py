@@ -258,10 +258,17 @@ def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
     """The detector with fresh weights, on its device."""
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(ranks.device)
-    if config.train.sync_batch_norm and ranks.world > 1 and ranks.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    model = synchronise_norms(model, config, ranks)
     model.to(memory_format=torch.channels_last)  # faster on GPUs and with bf16 on CPUs
     return model
+
+
+def synchronise_norms(model: TwoStageDetector, config: Config, ranks: Ranks) -> TwoStageDetector:
+    """BatchNorm over all GPUs where the config asks for it and there are several; else as it is."""
+    if not config.train.sync_batch_norm or ranks.world == 1 or ranks.device.type != "cuda":
+        return model
+    synchronised: TwoStageDetector = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return synchronised
 
 
 def open_folder(config: Config, files: RunFiles, resume: bool) -> None:

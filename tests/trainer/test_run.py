@@ -9,10 +9,14 @@ from typing import Any
 
 import cv2
 import pytest
+import torch
+from torch import nn
 
 import cn2.trainer.run as run_module
+from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import read_checkpoint
 from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.distributed import Ranks
 from cn2.trainer.run import RunFiles
 from cn2.trainer.train import train
 from factories import coco_annotations, tiny_config, with_training, write_dataset
@@ -105,3 +109,26 @@ def test_events_and_curves_are_written(files: RunFiles) -> None:
     curves = cv2.imread(str(files.out / "curves.png"))
     assert curves is not None
     assert min(curves.shape[:2]) > 300
+
+
+@pytest.mark.parametrize(
+    ("wanted", "world", "device", "expected"),
+    [
+        (True, 2, "cuda", True),
+        (False, 2, "cuda", False),
+        (True, 1, "cuda", False),  # one GPU has nobody to share with
+        (True, 2, "cpu", False),  # torch has it for GPUs alone
+    ],
+)
+def test_batch_norm_over_several_gpus(
+    wanted: bool, world: int, device: str, expected: bool
+) -> None:
+    config = with_training(tiny_config(), sync_batch_norm=wanted)
+    model = build_detector(config)
+    names = list(model.state_dict())
+    ranks = Ranks(world=world, device=torch.device(device))
+    model = run_module.synchronise_norms(model, config, ranks)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert {isinstance(norm, nn.SyncBatchNorm) for norm in norms} == {expected}
+    assert list(model.state_dict()) == names  # the checkpoint is the same
