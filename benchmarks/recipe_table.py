@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cn2.trainer.config import Config, Resize, ShortEdgeConfig, TrainConfig
+from cn2.trainer.config import Config
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
+from cn2.trainer.train_config import Resize, ShortEdgeConfig, TrainConfig
 from tables import ROOT, fill, read
 from time_tables import footnote, group_table, speed_table
 

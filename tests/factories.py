@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cn2.trainer.config import (
+from cn2.trainer.config import Config, InputConfig
+from cn2.trainer.model_config import (
     CascadeRCNNConfig,
     CenterNetConfig,
-    Config,
     FPNConfig,
-    InputConfig,
     ModelConfig,
     NanoConfig,
     ProposalFilter,
-    ShortEdgeConfig,
-    TrainConfig,
 )
+from cn2.trainer.train_config import ShortEdgeConfig, TrainConfig
 
 TINY_HEIGHT, TINY_WIDTH = 64, 96
 

@@ -11,22 +11,21 @@ from .backbones.dla import DLA34
 from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
 from .backbones.resnet import ResNet
-from .config import (
+from .config import Config, InputConfig
+from .detector import Normalizer, TwoStageDetector
+from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
+from .model_config import (
     Backbone,
     BiFPNConfig,
     CascadeRCNNConfig,
     CenterNetConfig,
-    Config,
     DLAConfig,
     EfficientNetLiteConfig,
     FPNConfig,
-    InputConfig,
     NanoConfig,
     Neck,
     ResNetConfig,
 )
-from .detector import Normalizer, TwoStageDetector
-from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
 from .necks.bifpn import BiFPN
 from .necks.fpn import FPN
 from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .config import ProposalFilter
 from .first_stage.centernet import CenterNetFirstStage
+from .model_config import ProposalFilter
 from .second_stage.cascade import CascadeRCNN
 from .structures import RawDetections
 

@@ -10,24 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 from .coco_classes import COCO_CATEGORY_IDS, COCO_NAMES
-from .config import (
+from .config import Config, InputConfig
+from .model_config import (
     Backbone,
     BiFPNConfig,
     CascadeRCNNConfig,
     CenterNetConfig,
-    Config,
     DLAConfig,
     EfficientNetLiteConfig,
     FPNConfig,
-    InputConfig,
     ModelConfig,
     NanoConfig,
     ProposalFilter,
-    ResizeCropConfig,
     ResNetConfig,
-    ShortEdgeConfig,
-    TrainConfig,
 )
+from .train_config import ResizeCropConfig, ShortEdgeConfig, TrainConfig
 
 # Half box diagonals, pixels, of P3-P7 and of P3-P5; neighbours overlap.
 SIZES_P3_P7 = ((0, 80), (64, 160), (128, 320), (256, 640), (512, 1e7))

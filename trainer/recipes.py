@@ -9,7 +9,8 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .config import Config, Resize, ResizeCropConfig, ShortEdgeConfig
+from .config import Config
+from .train_config import Resize, ResizeCropConfig, ShortEdgeConfig
 
 PICTURES_1X = 90_000 * 16  # 12 epochs of COCO train2017, and a little more
 LONG_CYCLES = 6

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .config import TrainConfig
 from .data.loader import Batch
 from .detector import TwoStageDetector
 from .distributed import Ranks
 from .mean_weights import MeanWeights
 from .structures import Target
+from .train_config import TrainConfig
 from .training_losses import DetectorLosses
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .boxes import clip_boxes, decode_deltas, encode_deltas
-from .config import ModelConfig
 from .losses import (
     box_delta_loss,
     classification_loss,
@@ -17,6 +16,7 @@ from .losses import (
     heatmap_focal_loss,
     scale_gradient,
 )
+from .model_config import ModelConfig
 from .structures import FirstStageOutput, Proposals, Target
 from .targets.cascade import (
     BACKGROUND,

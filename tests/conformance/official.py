@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
+from cn2.trainer.convert.names import translate
 from cn2.trainer.detector import TwoStageDetector
-from cn2.trainer.necks.bifpn import plan_nodes
 from cn2.trainer.presets import PRESETS
 
 FIXTURES = {  # fixture -> preset
@@ -26,88 +24,6 @@ FIXTURES = {  # fixture -> preset
     "CenterNet2_DLA-BiFPN-P5_640_16x_ST": "dla34-bifpn-p5",
     "CenterNet2_R50_1x": "r50-fpn",
 }
-
-# Official name -> ours, tried in order; the first match counts. Shared beginnings come first.
-RULES: tuple[tuple[str, str], ...] = (
-    # ResNet
-    (r"backbone\.bottom_up\.stem\.conv1\.norm\.(\w+)", r"backbone.stem.1.\1"),
-    (r"backbone\.bottom_up\.stem\.conv1\.(\w+)", r"backbone.stem.0.\1"),
-    (
-        r"backbone\.bottom_up\.res(\d)\.(\d+)\.(\w+)\.norm\.(\w+)",
-        r"backbone.stages.<\1-2>.\2.\3.1.\4",
-    ),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.(\w+)\.(\w+)", r"backbone.stages.<\1-2>.\2.\3.0.\4"),
-    # DLA; what stands inside its trees is renamed by TREE_PARTS
-    (r"backbone\.bottom_up\.(?:backbone\.)?base_layer\.(.+)", r"backbone.stem.\1"),
-    (r"backbone\.bottom_up\.(?:backbone\.)?level([01])\.(.+)", r"backbone.level\1.\2"),
-    (r"backbone\.bottom_up\.(?:backbone\.)?level([2-5])\.(.+)", r"backbone.trees.<\1-2>.\2"),
-    # FPN
-    (r"backbone\.fpn_(lateral|output)(\d)\.(\w+)", r"neck.\1.<\2-3>.\3"),
-    (r"backbone\.top_block\.p(\d)\.(\w+)", r"neck.extra.<\1-6>.\2"),
-    # BiFPN as in EfficientDet
-    (r"backbone\.resample\.3\.conv\.conv\.(\w+)", r"neck.coarsest.0.\1"),
-    (r"backbone\.resample\.3\.conv\.bn\.(\w+)", r"neck.coarsest.1.\1"),
-    (
-        r"backbone\.cell\.(\d)\.fnode\.(\d)\.combine\.edge_weights",
-        r"neck.cells.\1.nodes.\2.weights",
-    ),
-    (
-        r"backbone\.cell\.(\d)\.fnode\.(\d)\.combine\.resample\.(\d)\.conv\.conv\.(\w+)",
-        r"neck.cells.\1.laterals.\3_\2.0.\4",
-    ),
-    (
-        r"backbone\.cell\.(\d)\.fnode\.(\d)\.combine\.resample\.(\d)\.conv\.bn\.(\w+)",
-        r"neck.cells.\1.laterals.\3_\2.1.\4",
-    ),
-    (
-        r"backbone\.cell\.(\d)\.fnode\.(\d)\.after_combine\.conv\.conv\.(\w+)",
-        r"neck.cells.\1.nodes.\2.conv.\3",
-    ),
-    (
-        r"backbone\.cell\.(\d)\.fnode\.(\d)\.after_combine\.conv\.bn\.(\w+)",
-        r"neck.cells.\1.nodes.\2.norm.\3",
-    ),
-    # BiFPN of the other flavour: <level(inputs)> becomes the node's index
-    (r"backbone\.repeated_bifpn\.(\d)\.weights_f([\d_]+)", r"neck.cells.\1.nodes.<\2>.weights"),
-    (
-        r"backbone\.repeated_bifpn\.(\d)\.lateral_(\d)_f(\d)\.norm\.(\w+)",
-        r"neck.cells.\1.laterals.\2_\3.1.\4",
-    ),
-    (
-        r"backbone\.repeated_bifpn\.(\d)\.lateral_(\d)_f(\d)\.(\w+)",
-        r"neck.cells.\1.laterals.\2_\3.0.\4",
-    ),
-    (
-        r"backbone\.repeated_bifpn\.(\d)\.outputs_f([\d_]+)\.norm\.(\w+)",
-        r"neck.cells.\1.nodes.<\2>.norm.\3",
-    ),
-    (
-        r"backbone\.repeated_bifpn\.(\d)\.outputs_f([\d_]+)\.(\w+)",
-        r"neck.cells.\1.nodes.<\2>.conv.\3",
-    ),
-    # first stage
-    (r"proposal_generator\.centernet_head\.bbox_tower\.(.+)", r"first_stage.head.tower.\1"),
-    (r"proposal_generator\.centernet_head\.bbox_pred\.(\w+)", r"first_stage.head.regression.\1"),
-    (r"proposal_generator\.centernet_head\.agn_hm\.(\w+)", r"first_stage.head.heatmap.\1"),
-    # second stage
-    (r"roi_heads\.box_head\.(\d)\.fc(\d)\.(\w+)", r"second_stage.stages.\1.layers.<\2-1>.\3"),
-    (
-        r"roi_heads\.box_predictor\.(\d)\.cls_score\.(\w+)",
-        r"second_stage.stages.\1.class_logits.\2",
-    ),
-    (r"roi_heads\.box_predictor\.(\d)\.bbox_pred\.(\w+)", r"second_stage.stages.\1.deltas.\2"),
-)
-TREE_PARTS = (
-    (".tree1", ".first"),
-    (".tree2", ".second"),
-    (".conv1.", ".conv1.0."),
-    (".bn1.", ".conv1.1."),
-    (".conv2.", ".conv2.0."),
-    (".bn2.", ".conv2.1."),
-    (".root.conv.", ".root.0."),
-    (".root.bn.", ".root.1."),
-)
-LEVEL_SCALE = re.compile(r"proposal_generator\.centernet_head\.scales\.(\d)\.scale")
 
 
 @dataclass(frozen=True)
@@ -130,42 +46,6 @@ def load_fixture(shared: Path, name: str) -> Fixture:
     facts = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as arrays:
         return Fixture(name, facts, dict(arrays))
-
-
-def our_name(official: str, levels: int) -> str:
-    """Our name of an official parameter or buffer; `levels` is the pyramid's level count."""
-    for pattern, ours in RULES:
-        match = re.fullmatch(pattern, official)
-        if not match:
-            continue
-        name = re.sub(r"<([\d_-]+)>", lambda m: _resolve(m.group(1), levels), match.expand(ours))
-        if name.startswith("backbone.trees."):
-            for theirs, our in TREE_PARTS:
-                name = name.replace(theirs, our)
-        return name
-    raise ValueError(f"{official}: expected a name of a known part, got none; add a rule for it")
-
-
-def _resolve(text: str, levels: int) -> str:
-    """`5-2` -> 3; `1_1_2`, a level and its inputs, -> the index of that node."""
-    if "_" not in text:
-        value, less = text.split("-")
-        return str(int(value) - int(less))
-    level, *inputs = map(int, text.split("_"))
-    return str(plan_nodes(levels).index((level, tuple(inputs))))
-
-
-def translate(state: dict[str, NDArray[Any]], levels: int) -> dict[str, Tensor]:
-    """An official state dict under our names."""
-    translated: dict[str, Tensor] = {}
-    scales = torch.ones(levels)
-    for name, value in state.items():
-        scale = LEVEL_SCALE.fullmatch(name)
-        if scale:
-            scales[int(scale.group(1))] = float(value[0])
-        else:
-            translated[our_name(name, levels)] = torch.from_numpy(value)
-    return {**translated, "first_stage.head.level_scales": scales}
 
 
 def fixture_weights(shared: Path, fixture: Fixture) -> dict[str, NDArray[Any]]:
@@ -196,6 +76,9 @@ def build_official(shared: Path, fixture: Fixture) -> TwoStageDetector:
     """Our detector with the fixture's weights, in training mode as built."""
     config = fixture.config
     detector = build_detector(config)
-    state = translate(fixture_weights(shared, fixture), len(config.model.neck.levels))
+    weights = {
+        name: torch.from_numpy(value) for name, value in fixture_weights(shared, fixture).items()
+    }
+    state = translate(weights, len(config.model.neck.levels))
     detector.load_state_dict(state, strict=True)
     return detector

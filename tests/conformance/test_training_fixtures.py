@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cn2.trainer.boxes import box_ious
-from cn2.trainer.config import ModelConfig
+from cn2.trainer.convert.names import LEVEL_SCALE, our_name
 from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.model_config import ModelConfig
 from cn2.trainer.structures import Proposals, Target
 from cn2.trainer.targets.cascade import BACKGROUND, match_boxes, training_proposals
 from cn2.trainer.targets.centernet import (
@@ -25,14 +26,7 @@ from cn2.trainer.targets.centernet import (
     pyramid_grid,
 )
 from cn2.trainer.training_losses import DetectorLosses
-from conformance.official import (
-    FIXTURES,
-    LEVEL_SCALE,
-    Fixture,
-    build_official,
-    load_fixture,
-    our_name,
-)
+from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
 LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread count
 GRADIENT_RTOL = 1e-2

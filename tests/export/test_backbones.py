@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cn2.export.agreement import SCORE_TOLERANCE
-from cn2.trainer.config import EfficientNetLiteConfig
+from cn2.trainer.model_config import EfficientNetLiteConfig
 from exported import Exported, canvases, export_to, lively_detector
 from factories import tiny_config
 

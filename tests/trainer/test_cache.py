@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from cn2.runtime.errors import PictureError
-from cn2.trainer.config import Config, ResizeCropConfig
+from cn2.trainer.config import Config
 from cn2.trainer.data import cache as cache_module
 from cn2.trainer.data.cache import NO_ROOM, PictureCache, cached_size, open_cache
 from cn2.trainer.data.coco import CocoDataset, load_coco
 from cn2.trainer.data.loader import train_batches
 from cn2.trainer.data.memory import SharedBytes, free_memory
 from cn2.trainer.data.transforms import read_picture
+from cn2.trainer.train_config import ResizeCropConfig
 from factories import (
     coco_annotations,
     picture,

@@ -23,8 +23,9 @@ from cn2.trainer.check.findings import Finding, shorten
 from cn2.trainer.check.run import Report, check_datasets
 from cn2.trainer.check.scan import scan_set, training_size
 from cn2.trainer.check.tables import report_tables
-from cn2.trainer.config import Config, ResizeCropConfig
+from cn2.trainer.config import Config
 from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.train_config import ResizeCropConfig
 from factories import coco_annotations, picture, short_edges, tiny_config, write_dataset
 
 Record = dict[str, Any]

@@ -18,8 +18,9 @@ from cn2.trainer.checkpoint import (
     save_checkpoint,
     write_tensors,
 )
-from cn2.trainer.config import ShortEdgeConfig, config_to_dict
+from cn2.trainer.config import config_to_dict
 from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.train_config import ShortEdgeConfig
 from factories import tiny_config
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cn2.trainer.config import ProposalFilter
 from cn2.trainer.first_stage.centernet import CenterNetFirstStage, CenterNetHead, cell_locations
+from cn2.trainer.model_config import ProposalFilter
 from cn2.trainer.structures import FirstStageOutput
 
 CPU = torch.device("cpu")

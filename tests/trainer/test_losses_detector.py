@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cn2.trainer.boxes import encode_deltas
 from cn2.trainer.build import build_detector
-from cn2.trainer.config import ModelConfig
 from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.model_config import ModelConfig
 from cn2.trainer.structures import FirstStageOutput, Proposals, Target
 from cn2.trainer.training_losses import DetectorLosses
 from factories import TINY_HEIGHT, TINY_WIDTH, tiny_config

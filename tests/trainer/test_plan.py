@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cn2.trainer.config import Interpolation, ResizeCropConfig
+from cn2.trainer.config import Interpolation
 from cn2.trainer.data.coco import Picture
 from cn2.trainer.data.plan import (
     View,
@@ -19,6 +19,7 @@ from cn2.trainer.data.plan import (
 )
 from cn2.trainer.data.samples import look
 from cn2.trainer.data.transforms import resize, resize_part
+from cn2.trainer.train_config import ResizeCropConfig
 from factories import picture, short_edges, tiny_config, with_training
 
 SIDE = st.integers(1, 3000)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from cn2.trainer.config import Config, ResizeCropConfig, ShortEdgeConfig
+from cn2.trainer.config import Config
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import RESIZES, SCHEDULES, with_resize, with_schedule
 from cn2.trainer.schedule import learning_rate
+from cn2.trainer.train_config import ResizeCropConfig, ShortEdgeConfig
 from factories import with_training
 
 

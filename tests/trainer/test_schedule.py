@@ -2,8 +2,8 @@
 
 import pytest
 
-from cn2.trainer.config import TrainConfig
 from cn2.trainer.schedule import learning_rate
+from cn2.trainer.train_config import TrainConfig
 
 STEPS = TrainConfig(steps=90, base_lr=0.02, warmup_steps=10, warmup_factor=0.001)
 COSINE = TrainConfig(steps=90, base_lr=0.02, warmup_steps=0, schedule="cosine")

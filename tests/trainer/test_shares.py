@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cn2.trainer.config import Config, ResizeCropConfig
+from cn2.trainer.config import Config
 from cn2.trainer.data.batch import Batch
 from cn2.trainer.data.coco import CocoDataset, Picture, load_coco
 from cn2.trainer.data.loader import train_batches, validation_batches
 from cn2.trainer.data.order import PartOrder, SampleOrder
+from cn2.trainer.train_config import ResizeCropConfig
 from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
 
 SIZES = [(64, 96), (96, 64), (50, 80), (64, 70), (10, 90), (90, 33), (61, 97), (100, 100)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cn2.trainer.config import CenterNetConfig
+from cn2.trainer.model_config import CenterNetConfig
 from cn2.trainer.structures import Target
 from cn2.trainer.targets.centernet import (
     FirstStageTargets,

@@ -20,10 +20,10 @@ from cn2.runtime.errors import (
 )
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import load_checkpoint
-from cn2.trainer.config import ModelConfig
 from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.data.loader import Batch
 from cn2.trainer.distributed import Ranks
+from cn2.trainer.model_config import ModelConfig
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import Stepper, build_optimizer
 from cn2.trainer.training_losses import DetectorLosses

@@ -14,8 +14,8 @@ from cn2.runtime.cli import run
 from cn2.trainer import presets
 from cn2.trainer.checkpoint import read_checkpoint
 from cn2.trainer.commands import choose_config, describe, find_preset, presets_table
-from cn2.trainer.config import ResizeCropConfig
 from cn2.trainer.progress import Reporter, StepMeter, clock, group_losses
+from cn2.trainer.train_config import ResizeCropConfig
 from dataset_formats import write_yolo
 from factories import coco_annotations, tiny_config, write_dataset
 

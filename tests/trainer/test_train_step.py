@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cn2.trainer.build import build_detector
-from cn2.trainer.config import TrainConfig
 from cn2.trainer.data.batch import Batch
 from cn2.trainer.distributed import Ranks
 from cn2.trainer.mean_weights import MeanWeights
 from cn2.trainer.structures import Target
+from cn2.trainer.train_config import TrainConfig
 from cn2.trainer.train_step import Stepper
 from cn2.trainer.training_losses import DetectorLosses
 from factories import TINY_HEIGHT, TINY_WIDTH, picture, tiny_config

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cn2.runtime.evaluation import read_annotations
 
-from ..config import Resize
 from ..data.coco import Record, clip_to_sizes, to_corners
 from ..data.datasets import DataSource
 from ..data.transforms import Boxes, resized_size
+from ..train_config import Resize
 from .files import PictureFile, look_at
 
 NO_SIZE = (1, 1)  # of a picture whose size nobody knows; such are left out of statistics

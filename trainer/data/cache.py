@@ -12,7 +12,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import Config, Resize
+from ..config import Config
+from ..train_config import Resize
 from .coco import Picture
 from .memory import SharedBytes, free_memory
 from .plan import largest_scaled

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from ..config import Config, InputConfig, ResizeCropConfig, TrainConfig
+from ..config import Config, InputConfig
+from ..train_config import ResizeCropConfig, TrainConfig
 from .coco import Picture
 from .plan import View, draw_view
 from .transforms import Size, canvas_size

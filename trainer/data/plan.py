@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple, assert_never
 
-from ..config import Resize, ResizeCropConfig, ShortEdgeConfig, TrainConfig
+from ..train_config import Resize, ResizeCropConfig, ShortEdgeConfig, TrainConfig
 from .transforms import Size, resized_size
 
 

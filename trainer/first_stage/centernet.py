@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..boxes import decode_ltrb
-from ..config import ProposalFilter
 from ..layers import in_fp32
+from ..model_config import ProposalFilter
 from ..structures import FirstStageOutput, Proposals
 
 

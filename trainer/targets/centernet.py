@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import CenterNetConfig
 from ..first_stage.centernet import cell_locations
+from ..model_config import CenterNetConfig
 from ..structures import Target
 
 SMALLEST_HEAT = 1e-4  # smaller heat map values count as 0, as in the official code

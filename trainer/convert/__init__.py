@@ -1,0 +1,1 @@
+"""Official CenterNet2 checkpoints -> ours."""

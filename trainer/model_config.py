@@ -1,0 +1,168 @@
+"""The detector's parts as frozen dataclasses: backbone, neck, first stage, second stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .strict import Strict
+
+# Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
+# is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
+FrozenStages = Annotated[int, Field(ge=0, le=5)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig(Strict):
+    """ResNet with frozen BatchNorm."""
+
+    kind: Literal["resnet"] = "resnet"
+    depth: Literal[50, 101] = 50
+    frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
+    stride_in: Literal["1x1", "3x3"] = "1x1"  # as Caffe's weights have it, or torchvision's
+
+
+@dataclass(frozen=True, kw_only=True)
+class DLAConfig(Strict):
+    """Deep layer aggregation, arXiv 1707.06484."""
+
+    kind: Literal["dla"] = "dla"
+    depth: Literal[34] = 34
+    frozen_stages: FrozenStages = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NanoConfig(Strict):
+    """A small residual network of ours for CPUs; widths are those of strides 2, 4, 8, 16, 32."""
+
+    kind: Literal["nano"] = "nano"
+    widths: tuple[int, int, int, int, int] = (24, 48, 96, 160, 160)
+    hidden: tuple[int, int, int, int] = (24, 48, 80, 80)  # inner widths, strides 4..32
+    blocks: tuple[int, int, int, int] = (1, 2, 2, 1)  # residual blocks at strides 4..32
+    frozen_stages: FrozenStages = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetLiteConfig(Strict):
+    """EfficientNet-Lite, arXiv 1905.11946: small, and there are ImageNet weights for it."""
+
+    kind: Literal["efficientnet-lite"] = "efficientnet-lite"
+    variant: Literal[0] = 0
+    frozen_stages: FrozenStages = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FPNConfig(Strict):
+    """Feature pyramid, arXiv 1612.03144; levels above P5 are strided convolutions of P5."""
+
+    kind: Literal["fpn"] = "fpn"
+    levels: tuple[int, ...] = (3, 4, 5, 6, 7)
+    channels: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiFPNConfig(Strict):
+    """Weighted bidirectional pyramid, EfficientDet, arXiv 1911.09070, Sec. 3.
+
+    The two flavours differ in pooling and lateral convolutions; docs/differences.md.
+    """
+
+    kind: Literal["bifpn"] = "bifpn"
+    flavour: Literal["efficientdet", "fcos"]
+    levels: tuple[int, ...]
+    channels: int = 160
+    repeats: int = 3
+    norm_groups: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalFilter(Strict):
+    """Which first-stage boxes go on."""
+
+    pre_nms: int  # best locations kept per level and picture
+    post_nms: int  # proposals kept per picture
+    nms_iou: float = 0.9  # suppress above this
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterNetConfig(Strict):
+    """Class-agnostic CenterNet first stage, arXiv 2103.07461, Sec. 5."""
+
+    kind: Literal["centernet"] = "centernet"
+    sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
+    convs: int = 4
+    norm_groups: int = 32
+    prior: float = 0.01  # initial P(object) of every location
+    regression_bias: float = 8.0  # initial distances, strides; positive, or the ReLU stays shut
+    objectness_floor: float = 1e-4  # locations at or below never become proposals
+    test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
+    train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
+    min_overlap: float = 0.8  # of the heat map's Gaussian radius
+    min_radius: float = 4.0  # pixels
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    focal_beta: float = 4.0
+    ignore_high_negatives: float = 0.85  # negatives at or above this probability carry no loss
+    heatmap_weight: float = 0.5
+    regression_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeRCNNConfig(Strict):
+    """Cascade of box heads, arXiv 1712.00726; one entry of `ious` per stage."""
+
+    kind: Literal["cascade"] = "cascade"
+    levels: tuple[int, ...]  # pyramid levels that RoIs are pooled from
+    ious: tuple[float, ...] = (0.6, 0.7, 0.8)
+    delta_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )
+    fc_channels: tuple[int, ...] = (1024, 1024)
+    pool_size: int = 7
+    canonical_level: int = 4
+    canonical_size: float = 224.0  # pixels
+    sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
+    rois_per_image: int = 512
+    positive_fraction: float = 0.25
+    score_rule: Literal["sqrt", "product"] = "sqrt"  # of the official code; of the paper
+    score_threshold: float = 0.05
+    nms_iou: float = 0.7
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        if len(self.ious) != len(self.delta_weights):
+            raise ValueError(
+                f"cascade: expected as many delta_weights as ious, got {len(self.delta_weights)} "
+                f"and {len(self.ious)}"
+            )
+
+
+Backbone = Annotated[
+    ResNetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig, Field(discriminator="kind")
+]
+Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Strict):
+    """The detector's parts."""
+
+    backbone: Backbone
+    neck: Neck
+    first_stage: CenterNetConfig
+    second_stage: CascadeRCNNConfig
+
+    def __post_init__(self) -> None:
+        levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
+        if len(levels) != len(sizes):
+            raise ValueError(
+                f"first_stage.sizes_of_interest: expected one per level {levels}, got {len(sizes)}"
+            )
+        if not set(self.second_stage.levels) <= set(levels):
+            raise ValueError(
+                f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
+            )
