@@ -50,6 +50,7 @@ $(VENV)/.dev: $(INPUTS) | $(VENV)/bin/python
 	@echo "installing into $(VENV): some minutes the first time" >&2
 	$(PIP) 'setuptools>=77'
 	$(PIP) --no-build-isolation --editable '.[dev]'
+	$(PIP) --no-deps lvis  # its opencv-python would overwrite the headless one; the tests need none
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -43,7 +43,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(TRAINER, "train a detector on annotated pictures", "train"),
     "export": Command(EXPORT, "turn a checkpoint into one ONNX file", "export"),
     "detect": Command(RUNTIME, "find objects in pictures"),
-    "eval": Command(RUNTIME, "COCO metrics of a model file"),
+    "eval": Command(RUNTIME, "COCO or LVIS metrics of a model file"),
     "bench": Command(RUNTIME, "latency and throughput of model files, per stage"),
     "info": Command(RUNTIME, "what a model file says of itself, and what can run it"),
     "doctor": Command(RUNTIME, "which backends work here; if not, why, and the fix"),

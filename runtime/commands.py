@@ -127,7 +127,7 @@ def eval_(
     json: Json = None,
     threads: Threads = None,
 ) -> None:
-    """COCO metrics of a model file on annotated pictures."""
+    """COCO or LVIS metrics of a model file on annotated pictures."""
     from .annotations import read_annotations
     from .detect_command import describe_model
     from .eval_command import evaluate, metrics_table

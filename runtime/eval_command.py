@@ -1,4 +1,4 @@
-"""`cn2 eval`: COCO metrics of a model file on annotated pictures."""
+"""`cn2 eval`: COCO or LVIS metrics of a model file on annotated pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 5  # of files or classes in a message of one line
-SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR100", "AR300")
 
 
 def evaluate(
@@ -43,9 +43,11 @@ def evaluate(
         DependencyError: faster-coco-eval is not installed.
     """
     from .evaluation import coco_metrics, match_classes
+    from .federated import is_federated
 
     require_evaluator()
     annotations, manifest = truth.content, detector.manifest
+    is_federated(annotations)  # LVIS in part only: better said before the work
     if truth.format != "coco":
         match_classes(
             annotations, dict(zip(manifest.category_ids, manifest.class_names, strict=True))
@@ -142,7 +144,8 @@ def shorten(names: list[str], limit: int = NAMES_SHOWN) -> str:
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The metrics, and a row per class; a dash where the pictures hold no such object."""
-    summary = format_table(SUMMARY, [[format_number(metrics[key], 3) for key in SUMMARY]], left=0)
+    keys = [key for key in SUMMARY if key in metrics]  # some are LVIS's alone
+    summary = format_table(keys, [[format_number(metrics[key], 3) for key in keys]], left=0)
     rows = [
         [name, str(row["objects"]), format_number(row["AP"], 3), format_number(row["AP50"], 3)]
         for name, row in metrics["per_class"].items()

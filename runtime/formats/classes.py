@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
+from ..federated import LISTS
 from .common import Record
 
 
@@ -11,7 +13,8 @@ def match_classes(content: Record, known: Mapping[int, str]) -> dict[int, str]:
     """Give a set's classes the ids that classes of the same names have elsewhere.
 
     Args:
-        content: COCO records; ids of categories and annotations are changed in place. A class
+        content: COCO records; ids of categories, annotations and LVIS's lists are changed in place
+            (of a class that the set has not, they are dropped from the lists). A class
             whose id and name are both known stays; one whose name alone is known gets that id; any
             other gets an id above all known ones, in the order of its own id.
         known: category id -> name.
@@ -33,6 +36,9 @@ def match_classes(content: Record, known: Mapping[int, str]) -> dict[int, str]:
     content["categories"] = _renumbered(content["categories"], new_ids)
     for annotation in content["annotations"]:
         annotation["category_id"] = new_ids[annotation["category_id"]]
+    for image, key in itertools.product(content["images"], LISTS):
+        if isinstance(image.get(key), list):
+            image[key] = [new_ids[identity] for identity in image[key] if identity in new_ids]
     return classes
 
 

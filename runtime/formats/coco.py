@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
+from urllib.parse import urlsplit
 
 from ..errors import AnnotationError
 from .common import LARGEST_PX, Complain, Record, check_name, read_text
@@ -27,7 +29,9 @@ def read_coco(path: Path, folder: Path, complain: Complain) -> Record:
         complain: takes a line for each bad record.
     Returns:
         The file's dict, records that were complained of left out. Each annotation has `iscrowd`
-        and `area`.
+        and `area`. An image that has a `coco_url` alone, as LVIS's do, gets a `file_name`:
+        `val2017/000000397133.jpg` below the folder, or where that is not there but the file
+        itself is, `000000397133.jpg`.
     Raises:
         AnnotationError: no such file, no JSON, or one of the three lists is missing.
     """
@@ -36,6 +40,8 @@ def read_coco(path: Path, folder: Path, complain: Complain) -> Record:
         if not isinstance(values.get(key), list):
             found = type(values[key]).__name__ if key in values else "nothing"
             raise AnnotationError(f"{path}: expected a list under {key!r}, got {found}")
+    for image in values["images"]:
+        _name_by_url(image, folder)
     images = _checked(path, "image", values["images"], complain, file_name=str)
     images = [image for image in images if _stays(path, image, folder, complain)]
     categories = _checked(path, "category", values["categories"], complain, name=str)
@@ -109,6 +115,23 @@ def _what_is_wrong(
             found = f"{record[field]!r:.80}"
             return f"{kind} {identity}: expected {field!r} as a line of text, got {found}"
     return None
+
+
+def _name_by_url(image: Any, folder: Path) -> None:
+    """A file name for a record that has only the address of its picture."""
+    if not isinstance(image, dict) or "file_name" in image:
+        return
+    url = image.get("coco_url")
+    if not isinstance(url, str) or NO_TEXT.search(url):
+        return
+    try:
+        *_, split, name = urlsplit(url).path.split("/")
+    except ValueError:  # no such parts, or brackets that are no address
+        return
+    if name in ("", ".", ".."):
+        return
+    below = os.path.isfile(folder / split / name) or not os.path.isfile(folder / name)
+    image["file_name"] = f"{split}/{name}" if below and split else name
 
 
 def _stays(path: Path, image: Record, folder: Path, complain: Complain) -> bool:

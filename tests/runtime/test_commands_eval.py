@@ -68,6 +68,43 @@ def test_table(tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture) -> No
     assert lines[4].split() == ["red", "2", "1.000", "1.000"]
 
 
+def test_lvis(tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture) -> None:
+    """Each picture is a red one to the model; red is verified in the second one alone."""
+    content = json.loads(dataset[0].read_text())
+    for image in content["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        image["coco_url"] = f"http://images.example/val2017/{image.pop('file_name')}"
+    for category, frequency in zip(content["categories"], "rcf", strict=True):
+        category["frequency"] = frequency
+    change(dataset[0], **content | {"annotations": content["annotations"][1:]})
+    ran = evaluate(capfd, tmp_path, dataset, "--json", tmp_path / "found.json")
+    assert (ran.code, ran.errors) == (0, [])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {key: found[key] for key in ("AP", "APr", "APc", "APf", "AR100", "AR300")} == {
+        **dict.fromkeys(("AP", "APr", "AR100", "AR300"), pytest.approx(1)),
+        "APc": None,
+        "APf": None,
+    }
+    assert found["per_class"]["red"]["frequency"] == "r"
+    lines = ran.out.splitlines()
+    assert lines[0].split() == [*METRICS[:-1], "APr", "APc", "APf", "AR100", "AR300"]
+    assert lines[1].split()[-5:] == ["1.000", "-", "-", "1.000", "1.000"]
+
+
+def test_lvis_in_part_is_told_before_the_work(
+    tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(dataset[0].read_text())
+    content["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    for category in content["categories"]:
+        category["frequency"] = "r"
+    change(dataset[0], **content)
+    monkeypatch.setattr("cn2.runtime.detector.Detector.__call__", lambda *_: pytest.fail("worked"))
+    ran = evaluate(capfd, tmp_path, dataset)
+    assert ran.code == 2
+    assert ran.errors[0].startswith("image 2: expected 'neg_category_ids' as a list")
+
+
 @pytest.mark.parametrize("form", ["yolo", "voc"])
 def test_other_formats_score_the_same(
     form: str, tmp_path: Path, dataset: tuple[Path, Path], capfd: Capture

@@ -419,6 +419,52 @@ def test_coco_pictures_lie_beside_the_file_where_no_folder_is_given(tmp_path: Pa
     assert read_annotations(path, tmp_path / "x").folder == tmp_path / "x"
 
 
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("http://images.example/train2017/7.jpg", "train2017/7.jpg"),
+        ("http://images.example/train2017/7.jpg?a=b/c#d/e", "train2017/7.jpg"),
+        ("http://images.example/deep/er/val2017/8.jpg", "val2017/8.jpg"),
+        ("http://images.example/val2017/flat.jpg", "flat.jpg"),  # it lies in the folder itself
+        ("http://images.example/9.jpg", "9.jpg"),
+        ("val2017/9.jpg", "val2017/9.jpg"),
+    ],
+)
+def test_coco_pictures_are_named_by_their_address(url: str, wanted: str, tmp_path: Path) -> None:
+    picture(tmp_path / "flat.jpg")
+    path = tmp_path / "lvis.json"
+    content = {"images": [{"id": 1, "coco_url": url}], "annotations": [], "categories": []}
+    path.write_text(json.dumps(content))
+    assert load_annotations(path)["images"][0]["file_name"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            {"coco_url": "http://images.example/a/b.jpg/"},
+            "expected .file_name. as str, got nothing",
+        ),
+        ({"coco_url": "http://images.example/a/../b.jpg"}, "inside the folder of pictures"),
+        ({"coco_url": "http://images.example/a/.."}, "expected .file_name. as str, got nothing"),
+        ({"coco_url": "9.jpg"}, "expected 'file_name' as str, got nothing"),
+        ({"coco_url": "http://[/a.jpg"}, "expected 'file_name' as str, got nothing"),
+        ({"coco_url": "http://images.example/a\n/b.jpg"}, "expected 'file_name' as str"),
+        ({"coco_url": 5}, "expected 'file_name' as str, got nothing"),
+        ({"coco_url": "http://images.example/a/b.jpg", "file_name": None}, "got None"),
+    ],
+)
+def test_addresses_that_name_no_picture(
+    image: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lvis.json"
+    path.write_text(
+        json.dumps({"images": [{"id": 1, **image}], "annotations": [], "categories": []})
+    )
+    with pytest.raises(AnnotationError, match=message):
+        load_annotations(path)
+
+
 def test_classes_are_matched_by_name() -> None:
     names = {5: "cat", 3: "dog", 1: "emu", 2: "fox"}
     content = {

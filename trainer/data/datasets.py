@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cn2.runtime.evaluation import (
     AnnotatedPictures,
+    is_federated,
     match_classes,
     names_its_pictures,
     read_annotations,
@@ -113,13 +114,29 @@ def _join(parts: Sequence[CocoDataset], classes: Mapping[int, str]) -> CocoDatas
         for row in content["annotations"]:
             row.update(id=own_ids[row["id"]], image_id=new_ids[row["image_id"]])
         annotations += content["annotations"]
-    categories = [{"id": identity, "name": name} for identity, name in classes.items()]
     return CocoDataset(
-        annotations={"images": images, "annotations": annotations, "categories": categories},
+        annotations={
+            "images": images,
+            "annotations": annotations,
+            "categories": _join_categories(parts, classes),
+        },
         pictures=pictures,
         class_names=tuple(classes.values()),
         category_ids=tuple(classes),
     )
+
+
+def _join_categories(parts: Sequence[CocoDataset], classes: Mapping[int, str]) -> list[Record]:
+    """With LVIS's frequencies where all sets are LVIS's; else all of them are scored as COCO's."""
+    frequencies: dict[int, Record] = {}
+    if all(is_federated(part.annotations) for part in parts):
+        known = [category for part in parts for category in part.annotations["categories"]]
+        frequencies = {c["id"]: {"frequency": c["frequency"]} for c in reversed(known)}
+    return [
+        {"id": identity, "name": name, **frequencies.get(identity, {})}
+        for identity, name in classes.items()
+        if identity in frequencies or not frequencies
+    ]
 
 
 def _free_ids(records: list[Record], taken: list[Record]) -> dict[int, int]:
