@@ -190,21 +190,50 @@ def speed_rows(found: dict[str, Any]) -> Rows:
 
 
 def agreement_rows(found: dict[str, Any]) -> Rows:
-    """Of agreement.json: the worst of any canvas and the fixed one, per preset."""
-    lines = []
-    for preset in dict.fromkeys(row["preset"] for row in found["rows"]):
-        rows = [row for row in found["rows"] if row["preset"] == preset]
-        box, score = max(row["box_px"] for row in rows), max(row["score"] for row in rows)
-        count = sum(row["detections"] for row in rows)
-        what = f"`{preset}` in torch against ONNX Runtime, {count} detections on COCO pictures"
-        lines.append((f"{what}, px / score", f"{box:.4f} / {score:.1e}", "0.05 / 1e-4"))
-    excused = sum(sum(row["excused"].values()) for row in found["rows"])
-    what = f"of these {found['detections']}, unexplained / excused, as within 1e-4 of a threshold"
-    lines.append((what, f"{found['unexplained']} / {excused}", "0 / –"))
-    beyond = sum(row["beyond_a_limit_by_rounding"] for row in found["rows"])
-    pictures = sum(row["pictures"] for row in found["rows"])
-    what = f"of these {pictures} runs, beyond a limit where torch's float32 is as far from float64"
-    return [*lines, (what, str(beyond), "0")]
+    """Of agreement.json: trained weights, of which the limits are asked; random ones, a stress."""
+    trained, random, limits = found["trained_weights"], found["random_weights"], found["limits"]
+    pair, counts = "torch against ONNX Runtime", "pictures beyond a limit / unexplained / excused"
+    rows = [
+        (
+            f"{pair}, {weights_of(found, trained=True)}: {trained['detections']} detections on "
+            "COCO pictures, px / score",
+            distance(trained),
+            f"{limits['box_px']:g} / {limits['score']:g}",
+        ),
+        (f"of these: {counts}, as on a threshold", tally(trained), f"0 / 0 / {MISSING}"),
+    ]
+    if not random["runs"]:
+        return rows
+    exact = random["to_float64"]
+    of_float64 = f"{exact['torch']['runs']} of its runs against torch in float64"
+    return [
+        *rows,
+        (
+            f"stress test, random weights of {weights_of(found, trained=False)}: "
+            f"{random['detections']} detections, px / score",
+            distance(random),
+            MISSING,
+        ),
+        (f"{of_float64}: torch", distance(exact["torch"]), MISSING),
+        (f"{of_float64}: ONNX Runtime", distance(exact["onnxruntime"]), MISSING),
+        (f"of the {random['runs']} runs: {counts}", tally(random), f"{MISSING} / 0 / {MISSING}"),
+    ]
+
+
+def weights_of(found: dict[str, Any], *, trained: bool) -> str:
+    """The presets with such weights."""
+    rows = [row for row in found["rows"] if (row["weights"] == "trained") == trained]
+    return ", ".join(dict.fromkeys(f"`{row['preset']}`" for row in rows))
+
+
+def distance(found: dict[str, float]) -> str:
+    """Largest differences of a box and a score, as a cell."""
+    return f"{found['box_px']:.4f} / {found['score']:.1e}"
+
+
+def tally(found: dict[str, int]) -> str:
+    """What is not the same, as a cell."""
+    return f"{found['beyond']} / {found['unexplained']} / {found['excused']}"
 
 
 def overfit_rows(found: dict[str, Any]) -> Rows:
