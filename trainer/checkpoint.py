@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from cn2.runtime.errors import ModelFormatError
@@ -21,7 +20,7 @@ from cn2.runtime.errors import ModelFormatError
 from .build import build_detector
 from .config import Config, config_from_dict, config_to_dict
 from .detector import TwoStageDetector
-from .files import write_whole
+from .safetensors_file import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +32,18 @@ def save_checkpoint(
     path: Path, model: nn.Module, config: Config, *, license: str, provenance: str
 ) -> None:
     """Write the weights in fp32 and what they are; the file appears whole or not at all."""
-    tensors = {name: plain_tensor(value) for name, value in model.state_dict().items()}
-    metadata = {
+    metadata = describe_checkpoint(config, license=license, provenance=provenance)
+    write_tensors(path, model.state_dict(), metadata)
+
+
+def describe_checkpoint(config: Config, *, license: str, provenance: str) -> dict[str, str]:
+    """The metadata of a checkpoint."""
+    return {
         "cn2.config": json.dumps(config_to_dict(config)),
         "cn2.format_version": str(FORMAT_VERSION),
         "cn2.license": license,
         "cn2.provenance": provenance,
     }
-    write_tensors(path, tensors, metadata)
 
 
 def load_checkpoint(path: Path) -> tuple[TwoStageDetector, Config, dict[str, str]]:
@@ -133,11 +136,6 @@ def _some(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" if names else "none"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file; it appears whole or not at all."""
-    write_whole(path, save(tensors, metadata))
-
-
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file.
 
@@ -154,11 +152,3 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelFormatError(
             f"{path}: expected a safetensors file, got {error}; is it torn or of another kind?"
         ) from None
-
-
-def plain_tensor(value: Tensor) -> Tensor:
-    """Contiguous on the CPU, floating point as fp32."""
-    value = value.detach().to("cpu")
-    return (value.float() if value.is_floating_point() else value).clone(
-        memory_format=torch.contiguous_format
-    )

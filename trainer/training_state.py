@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cn2.runtime.errors import ModelFormatError, OutputError
 
-from .checkpoint import load_strictly, plain_tensor, read_tensors, write_tensors
+from .checkpoint import load_strictly, read_tensors
+from .safetensors_file import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,13 @@ def save_training_state(
         values: what else the caller wants back, JSON.
         mean: the model of the mean weights, if there is one.
     """
-    tensors = {f"{MODEL}{name}": plain_tensor(value) for name, value in model.state_dict().items()}
+    tensors = {f"{MODEL}{name}": value for name, value in model.state_dict().items()}
     if mean is not None:
-        tensors |= {f"{MEAN}{name}": plain_tensor(v) for name, v in mean.state_dict().items()}
+        tensors |= {f"{MEAN}{name}": v for name, v in mean.state_dict().items()}
     for name, parameter in model.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
-            tensors[f"{MOMENTUM}{name}"] = plain_tensor(momentum)
+            tensors[f"{MOMENTUM}{name}"] = momentum
     tensors["random.torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()

@@ -16,10 +16,10 @@ from cn2.trainer.checkpoint import (
     load_weights,
     read_checkpoint,
     save_checkpoint,
-    write_tensors,
 )
 from cn2.trainer.config import config_to_dict
 from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.safetensors_file import write_tensors
 from cn2.trainer.train_config import ShortEdgeConfig
 from factories import tiny_config
 

@@ -194,13 +194,17 @@ def test_what_does_not_fit_is_named(change: str, message: str, tmp_path: Path) -
     [
         ("none.pth", None, "no such file"),
         ("none.safetensors", None, "no such file"),
-        ("weights.pkl", b"", "expected .pth, .pt or .safetensors, got '.pkl'"),
-        ("torn.pth", b"PK\x03\x04 and no more", "expected PyTorch weights, got "),
-        ("empty.pth", b"", "expected PyTorch weights, got "),
+        (
+            "weights.pkl",
+            b"no pickle at all",
+            "expected weights by torch.save or a pickle of arrays",
+        ),
+        ("torn.pth", b"PK\x03\x04 and no more", "expected weights by torch.save or a pickle"),
+        ("empty.pth", b"", "got an empty file"),
         (
             "code.pth",
             b"\x80\x02cos\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03.",
-            "got ",
+            "refused, as it asks for 'os.system'",
         ),
         ("torn.safetensors", b"\x00\x01", "expected a safetensors file"),
     ],

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from cn2.runtime.errors import OutputError, PictureError
-from cn2.trainer.checkpoint import load_checkpoint, read_tensors, write_tensors
+from cn2.trainer.checkpoint import load_checkpoint, read_tensors
 from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.safetensors_file import write_tensors
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_step import Stepper
 from factories import coco_annotations, short_edges, tiny_config, with_training, write_dataset
