@@ -29,11 +29,11 @@ from cn2.export.verify import Verification, verify
 from cn2.runtime.demo import CHECKPOINT
 from cn2.runtime.reports import write_json
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from models import RESULTS, ROOT, machine
 
 WANTED_DETECTIONS = 500
-Loaded = tuple[TwoStageDetector, Config, str]
+Loaded = tuple[AnyDetector, Config, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,6 +111,54 @@ def detection_nms(
     )
 
 
+def class_nms(
+    boxes: Value,
+    scores: Value,
+    classes: Value,
+    class_count: int,
+    detections: int,
+    iou_threshold: float,
+) -> tuple[Value, Value, Value, Value]:
+    """Greedy suppression among the boxes of each class, then the best detections.
+
+    Args:
+        boxes: (B, N, 4) xyxy, pixels; N is static.
+        scores: (B, N) in [0, 1]; rows with score 0 are padding.
+        classes: (B, N) int64, one for each box.
+        class_count: C.
+        detections: D, rows of the result.
+        iou_threshold: a box is suppressed above this, strictly.
+    Returns:
+        num_detections (B,) int32, boxes (B, D, 4), scores (B, D), classes (B, D) int32; zeros past
+        num_detections; ties to the lower row.
+    """
+    labels = op.Constant(value=ir.tensor(np.arange(class_count).reshape(1, -1, 1)))
+    own = op.Equal(op.Unsqueeze(classes, _ints(1)), labels)  # (B, C, N)
+    selected = op.NonMaxSuppression(
+        boxes,
+        op.Where(own, op.Unsqueeze(scores, _ints(1)), _float(0.0)),
+        _ints(detections),
+        _floats(largest_float32(iou_threshold)),
+        _floats(0.0),
+    )  # (survivors, 3): picture, class, row
+    where = op.Gather(selected, _ints(0, 2), axis=1)
+    nothing = op.ConstantOfShape(op.Shape(scores))
+    kept = op.ScatterND(nothing, where, op.GatherND(scores, where))  # (B, N), 0 if suppressed
+    if scores.shape[1] < detections:
+        kept = op.Pad(kept, _ints(0, 0, 0, detections))
+    values, places = op.TopK(kept, _ints(detections), axis=1)
+    valid = op.Greater(values, _float(0.0))
+    rows = op.Unsqueeze(op.Where(valid, places, _ints(0)), _ints(2))
+    found = op.GatherND(boxes, rows, batch_dims=1)  # (B, D, 4)
+    label = op.Where(valid, op.GatherND(classes, rows, batch_dims=1), _ints(0))
+    return (
+        op.ReduceSum(op.Cast(valid, to=ir.DataType.INT32), _ints(1), keepdims=0),
+        op.Where(op.Unsqueeze(valid, _ints(2)), found, _float(0.0)),
+        values,
+        op.Cast(label, to=ir.DataType.INT32),
+    )
+
+
 def pyramid_roi_align(
     rois: Value,
     features: Sequence[Value],
@@ -222,5 +270,6 @@ def standard_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.cn2.stable_topk.default: stable_topk,
         torch.ops.cn2.proposal_nms.default: proposal_nms,
         torch.ops.cn2.detection_nms.default: detection_nms,
+        torch.ops.cn2.class_nms.default: class_nms,
         torch.ops.cn2.pyramid_roi_align.default: pyramid_roi_align,
     }

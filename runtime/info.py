@@ -175,7 +175,8 @@ def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
         "precision": manifest["precision"],
         "parameters": f"{graph['parameters'] / 1e6:.2f} M",
         "operators": f"{manifest['ops']}, opset {graph['opset']}; {_operators(graph['operators'])}",
-        "proposals": f"{manifest['proposals']}, at most {manifest['detections']} detections",
+        "proposals": f"{manifest['proposals'] or 'none'}, at most {manifest['detections']} "
+        "detections",
         "score": f"{manifest['score_rule']}, above {manifest['score_threshold']:g} "
         f"(lowest {manifest['lowest_score_threshold']:g})",
         **{f"in {name}": kind for name, kind in graph["inputs"].items()},

@@ -17,7 +17,7 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 
 ORIGIN = Origin(checkpoint_sha256="ab" * 32, license="CC0-1.0", provenance="seed 0")
 
@@ -26,7 +26,7 @@ ORIGIN = Origin(checkpoint_sha256="ab" * 32, license="CC0-1.0", provenance="seed
 class Exported:
     """A detector and the file made of it."""
 
-    model: TwoStageDetector
+    model: AnyDetector
     config: Config
     path: Path
 
@@ -44,7 +44,7 @@ class Exported:
         return RawDetections(*(output.numpy() for output in found))
 
 
-def lively_detector(config: Config, seed: int = 0) -> TwoStageDetector:
+def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     """A fresh detector whose output layers are scaled so that logits and boxes vary."""
     torch.manual_seed(seed)
     model = build_detector(config).eval()
@@ -72,7 +72,7 @@ def _spread_at_first_call(layer: nn.Module, spread: float) -> None:
     handle = layer.register_forward_hook(scale)
 
 
-def export_to(folder: Path, model: TwoStageDetector, config: Config) -> Exported:
+def export_to(folder: Path, model: AnyDetector, config: Config) -> Exported:
     """Export to a file of the preset's name, any canvas, any batch."""
     path = folder / f"{config.preset}.onnx"
     export_onnx(model, config, path, origin=ORIGIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 from torch import nn
 
 from .backbones import frozen
@@ -12,8 +13,10 @@ from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
 from .backbones.resnet import ResNet
 from .config import Config, InputConfig
-from .detector import Normalizer, TwoStageDetector
+from .detector import AnyDetector, Normalizer, OneStageDetector, TwoStageDetector
 from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
+from .first_stage.class_heatmaps import CenterNetClasses, ClassHead
+from .layers import set_prior
 from .model_config import (
     Backbone,
     BiFPNConfig,
@@ -31,18 +34,27 @@ from .necks.fpn import FPN
 from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
 
 
-def build_detector(config: Config) -> TwoStageDetector:
+def build_detector(config: Config) -> AnyDetector:
     """A detector with fresh weights, in training mode; seed torch before for the same weights."""
-    model = config.model
+    model, classes = config.model, len(config.class_names)
+    preprocess = build_normalizer(config.input)
     backbone = build_backbone(model.backbone)
+    neck = build_neck(model.neck, backbone.channels)
+    pyramid = model.neck.levels, model.neck.channels
+    if model.second_stage is None:
+        return OneStageDetector(
+            preprocess=preprocess,
+            backbone=backbone,
+            neck=neck,
+            first_stage=build_class_heatmaps(model.first_stage, *pyramid, classes),
+            test_filter=model.first_stage.test_filter,
+        )
     return TwoStageDetector(
-        preprocess=build_normalizer(config.input),
+        preprocess=preprocess,
         backbone=backbone,
-        neck=build_neck(model.neck, backbone.channels),
-        first_stage=build_first_stage(model.first_stage, model.neck.levels, model.neck.channels),
-        second_stage=build_second_stage(
-            model.second_stage, model.neck.levels, model.neck.channels, len(config.class_names)
-        ),
+        neck=neck,
+        first_stage=build_first_stage(model.first_stage, *pyramid),
+        second_stage=build_second_stage(model.second_stage, *pyramid, classes),
         test_filter=model.first_stage.test_filter,
     )
 
@@ -96,8 +108,25 @@ def build_first_stage(
         levels=len(levels),
         regression_bias=config.regression_bias,
     )
-    head.set_prior(config.prior)
+    set_prior(head.heatmap, config.prior)
     return CenterNetFirstStage(head, strides_of(levels), config.objectness_floor)
+
+
+def build_class_heatmaps(
+    config: CenterNetConfig, levels: tuple[int, ...], channels: int, classes: int
+) -> CenterNetClasses:
+    """The only stage of a one-stage detector, over pyramid levels of these numbers and channels."""
+    head = ClassHead(
+        channels,
+        classes,
+        class_convs=config.class_convs,
+        convs=config.convs,
+        norm_groups=config.norm_groups,
+        levels=len(levels),
+        regression_bias=config.regression_bias,
+    )
+    set_prior(head.class_heatmaps, config.prior)
+    return CenterNetClasses(head, strides_of(levels), config.objectness_floor)
 
 
 def build_second_stage(
@@ -120,7 +149,11 @@ def build_second_stage(
     selection = Selection(
         config.score_rule, config.score_threshold, config.nms_iou, config.detections
     )
-    return CascadeRCNN(stages, pooling, selection)
+    if config.classifier == "sigmoid":
+        for stage in stages:
+            set_prior(stage.class_logits, config.class_prior)
+    freq_weight = None if config.federated is None else torch.ones(classes)
+    return CascadeRCNN(stages, pooling, selection, config.classifier, freq_weight)
 
 
 def strides_of(levels: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ from cn2.runtime.errors import Cn2Error
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .config import Backbone, Config
+    from .config import Config
     from .data.datasets import DataSource
+    from .model_config import Backbone, ModelConfig
 
 Option = typer.Option
 NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN"}
@@ -200,12 +201,22 @@ def describe(config: Config) -> tuple[str, ...]:
     return (
         backbone_name(model.backbone),
         f"{NECK_NAMES[model.neck.kind]} {levels}, {model.neck.channels} channels",
-        f"CenterNet, {model.first_stage.test_filter.post_nms} proposals",
-        f"cascade of {len(model.second_stage.ious)}",
+        *stage_names(model),
         f"{config.input.short_edge}/{config.input.long_edge} {config.input.interpolation}",
         f"{parameters / 1e6:.1f} M",
         str(len(config.class_names)),
     )
+
+
+def stage_names(model: ModelConfig) -> tuple[str, str]:
+    """Both stages in words."""
+    second = model.second_stage
+    if second is None:
+        return "CenterNet, a heat map per class", "none"
+    first = f"CenterNet, {model.first_stage.test_filter.post_nms} proposals"
+    stages = len(second.ious)
+    kind = f"cascade of {stages}" if stages > 1 else "one box head"
+    return first, kind if second.classifier == "softmax" else f"{kind}, {second.classifier}"
 
 
 def backbone_name(backbone: Backbone) -> str:

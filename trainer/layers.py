@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,6 +59,11 @@ def initialise_convolutions(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def set_prior(layer: nn.Conv2d | nn.Linear, prior: float) -> None:
+    """Make a layer of logits start at this probability; RetinaNet, arXiv 1708.02002, Sec. 4.1."""
+    nn.init.constant_(layer.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
 
 
 def in_fp32(layer: nn.Module, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from .checkpoint import load_weights, save_checkpoint
 from .config import Config, config_to_dict
 from .data.coco import CocoDataset
 from .data.datasets import DataSource
-from .detector import TwoStageDetector
+from .detector import AnyDetector
 from .distributed import Ranks
 from .files import write_whole
 from .pretrained import load_backbone, settings_for_pretrained
@@ -100,7 +100,7 @@ class Run:
         )
 
     @property
-    def kept(self) -> TwoStageDetector:
+    def kept(self) -> AnyDetector:
         """The detector that is scored and saved: the mean weights where there are any."""
         mean = self.stepper.mean
         return self.model if mean is None else mean.model
@@ -254,7 +254,7 @@ class Run:
             self._board = None
 
 
-def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
+def build_model(config: Config, ranks: Ranks) -> AnyDetector:
     """The detector with fresh weights, on its device."""
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(ranks.device)
@@ -263,11 +263,11 @@ def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
     return model
 
 
-def synchronise_norms(model: TwoStageDetector, config: Config, ranks: Ranks) -> TwoStageDetector:
+def synchronise_norms(model: AnyDetector, config: Config, ranks: Ranks) -> AnyDetector:
     """BatchNorm over all GPUs where the config asks for it and there are several; else as it is."""
     if not config.train.sync_batch_norm or ranks.world == 1 or ranks.device.type != "cuda":
         return model
-    synchronised: TwoStageDetector = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    synchronised: AnyDetector = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return synchronised
 
 

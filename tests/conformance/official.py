@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.convert.names import translate
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from cn2.trainer.presets import PRESETS
 
 FIXTURES = {  # fixture -> preset
@@ -72,7 +72,7 @@ def _fill_weights(shared: Path) -> ModuleType:
     return module
 
 
-def build_official(shared: Path, fixture: Fixture) -> TwoStageDetector:
+def build_official(shared: Path, fixture: Fixture) -> AnyDetector:
     """Our detector with the fixture's weights, in training mode as built."""
     config = fixture.config
     detector = build_detector(config)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cn2.trainer import ops
 from cn2.trainer.boxes import clip_boxes, decode_deltas
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from cn2.trainer.structures import FirstStageOutput, Proposals, RawDetections
 from conformance.official import FIXTURES, Fixture, build_official, fixture_weights, load_fixture
 
@@ -30,7 +30,7 @@ class Run:
     """A fixture and everything our detector computed on its picture."""
 
     fixture: Fixture
-    detector: TwoStageDetector
+    detector: AnyDetector
     picture: NDArray[np.uint8]  # resized, RGB
     network_input: Tensor
     stages: list[Tensor]  # of the backbone

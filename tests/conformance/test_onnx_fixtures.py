@@ -15,7 +15,7 @@ from cn2.export.verify import verify
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 
 PORTRAIT = "036"
@@ -31,7 +31,7 @@ class Run:
     """A fixture, the detector and its file, the picture on its canvas, and what was found."""
 
     fixture: Fixture
-    detector: TwoStageDetector
+    detector: AnyDetector
     path: Path
     images: NDArray[np.uint8]
     sizes: NDArray[np.int32]

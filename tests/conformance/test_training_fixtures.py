@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cn2.trainer.boxes import box_ious
 from cn2.trainer.convert.names import LEVEL_SCALE, our_name
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from cn2.trainer.model_config import ModelConfig
 from cn2.trainer.structures import Proposals, Target
 from cn2.trainer.targets.cascade import BACKGROUND, match_boxes, training_proposals
@@ -123,7 +123,7 @@ def run_step(shared: Path, name: str, mode: str) -> Step:
     return Step(fixture, mode, seen[0], detached, norms, frozen)
 
 
-def gradient_norms(detector: TwoStageDetector) -> tuple[dict[str, float], set[str]]:
+def gradient_norms(detector: AnyDetector) -> tuple[dict[str, float], set[str]]:
     """L2 norm of each parameter's gradient, and the names of parameters without one."""
     norms, frozen = {}, set()
     for name, parameter in detector.named_parameters():
