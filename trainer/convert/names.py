@@ -76,6 +76,12 @@ FIRST_STAGE_RULES: Rules = (
     (r"proposal_generator\.centernet_head\.bbox_tower\.(.+)", r"first_stage.head.tower.\1"),
     (r"proposal_generator\.centernet_head\.bbox_pred\.(\w+)", r"first_stage.head.regression.\1"),
     (r"proposal_generator\.centernet_head\.agn_hm\.(\w+)", r"first_stage.head.heatmap.\1"),
+    # without a second stage
+    (r"proposal_generator\.centernet_head\.cls_tower\.(.+)", r"first_stage.head.class_tower.\1"),
+    (
+        r"proposal_generator\.centernet_head\.cls_logits\.(\w+)",
+        r"first_stage.head.class_heatmaps.\1",
+    ),
 )
 SECOND_STAGE_RULES: Rules = (
     (r"roi_heads\.box_head\.(\d)\.fc(\d)\.(\w+)", r"second_stage.stages.\1.layers.<\2-1>.\3"),
@@ -84,8 +90,18 @@ SECOND_STAGE_RULES: Rules = (
         r"second_stage.stages.\1.class_logits.\2",
     ),
     (r"roi_heads\.box_predictor\.(\d)\.bbox_pred\.(\w+)", r"second_stage.stages.\1.deltas.\2"),
+    # a single stage has no number
+    (r"roi_heads\.box_head\.fc(\d)\.(\w+)", r"second_stage.stages.0.layers.<\1-1>.\2"),
+    (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"second_stage.stages.0.class_logits.\1"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.(\w+)", r"second_stage.stages.0.deltas.\1"),
+    # the same in each stage
+    (r"roi_heads\.box_predictor\.(?:\d\.)?freq_weight", r"second_stage.freq_weight"),
 )
 RULES = BACKBONE_RULES + NECK_RULES + FIRST_STAGE_RULES + SECOND_STAGE_RULES
+
+# What a detector has no use for: the input's mean and deviation stand in the config, and detectron2
+# keeps weights of its own federated loss, which the official code does not use.
+UNUSED = re.compile(r"pixel_mean|pixel_std|roi_heads\.box_predictor\.(?:\d\.)?fed_loss_cls_weights")
 
 TREE_PARTS = (
     (".tree1", ".first"),
@@ -124,13 +140,13 @@ def _resolve(text: str, levels: int) -> str:
 
 
 def translate(state: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """An official state dict under our names."""
+    """An official state dict under our names, without what is `UNUSED`."""
     translated: dict[str, Tensor] = {}
     scales = torch.ones(levels)
     for name, value in state.items():
         scale = LEVEL_SCALE.fullmatch(name)
         if scale:
             scales[int(scale.group(1))] = value[0]
-        else:
+        elif not UNUSED.fullmatch(name):
             translated[our_name(name, levels)] = value
     return {**translated, "first_stage.head.level_scales": scales}

@@ -10,6 +10,13 @@ from collections.abc import Callable
 
 from ..config import Config
 from .dla import dla34_bifpn_p3, dla34_bifpn_p5
+from .heads import (
+    centernet_r50_fpn,
+    r50_fpn_faster,
+    r50_fpn_lvis,
+    r50_fpn_lvis_fed,
+    r50_fpn_o365,
+)
 from .resnet import r50_fpn
 from .small import lite0_fpn, nano
 
@@ -17,6 +24,11 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "dla34-bifpn-p3": dla34_bifpn_p3,
     "dla34-bifpn-p5": dla34_bifpn_p5,
     "r50-fpn": r50_fpn,
+    "r50-fpn-faster": r50_fpn_faster,
+    "r50-fpn-lvis": r50_fpn_lvis,
+    "r50-fpn-lvis-fed": r50_fpn_lvis_fed,
+    "r50-fpn-o365": r50_fpn_o365,
+    "centernet-r50-fpn": centernet_r50_fpn,
     "nano": nano,
     "lite0-fpn": lite0_fpn,
 }
