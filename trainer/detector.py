@@ -144,3 +144,21 @@ class TwoStageDetector(FeaturePyramid):
 
 
 AnyDetector: TypeAlias = OneStageDetector | TwoStageDetector
+
+
+@torch.no_grad()
+def set_frequency_weights(detector: AnyDetector, weights: Tensor) -> None:
+    """Set the weights (C,) that the federated loss draws classes with.
+
+    Raises:
+        ValueError: a detector without this loss, or of another number of classes.
+    """
+    second = detector.second_stage if isinstance(detector, TwoStageDetector) else None
+    if second is None or second.freq_weight is None:
+        raise ValueError("frequency weights: expected a detector with a federated loss, got none")
+    if weights.shape != second.freq_weight.shape:
+        raise ValueError(
+            f"frequency weights: expected {tuple(second.freq_weight.shape)}, one per class, got "
+            f"{tuple(weights.shape)}"
+        )
+    second.freq_weight.copy_(weights)

@@ -20,12 +20,13 @@ from .checkpoint import load_weights, save_checkpoint
 from .config import Config, config_to_dict
 from .data.coco import CocoDataset
 from .data.datasets import DataSource
-from .detector import AnyDetector
+from .detector import AnyDetector, set_frequency_weights
 from .distributed import Ranks
 from .files import write_whole
 from .pretrained import load_backbone, settings_for_pretrained
 from .progress import Reporter, RunLog, StepMeter, read_log
 from .schedule import learning_rate
+from .targets.federated import frequency_weights
 from .train_step import Stepper
 from .training_losses import DetectorLosses
 from .training_state import StateFolder
@@ -231,6 +232,18 @@ class Run:
             settings = settings_for_pretrained(self.config)
             if settings:
                 say(f"{backbone}: such weights go with --set {' --set '.join(settings)}")
+        self._restart_mean()
+
+    def weigh_classes(self, data: CocoDataset) -> None:
+        """Where the loss draws classes, let the pictures that show each decide how often."""
+        second = self.config.model.second_stage
+        if second is not None and second.federated is not None:
+            counts = torch.from_numpy(data.image_counts)
+            weights = frequency_weights(counts, second.federated.frequency_power)
+            set_frequency_weights(self.model, weights)
+            self._restart_mean()
+
+    def _restart_mean(self) -> None:
         if self.stepper.mean is not None:
             self.stepper.mean.model.load_state_dict(self.model.state_dict())
 

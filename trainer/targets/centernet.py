@@ -51,7 +51,7 @@ class CentreCells(NamedTuple):
     """The 3x3 cells around the centres of A objects, each on one level."""
 
     locations: Tensor  # (A, 9, 2) x, y, pixels
-    index: Tensor  # (A, 9) int64 among all cells; any number where there is no such cell
+    cells: Tensor  # (A, 9) int64 among all cells; any number where there is no such cell
     ltrb_strides: Tensor  # (A, 9, 4) to the object's sides, stride units; < 0 outside its box
     exists: Tensor  # (A, 9) bool, on the canvas
     legal: Tensor  # (A, 9) bool, on the canvas and the location strictly inside the box
@@ -244,7 +244,7 @@ def assign_regression(
     cost = ((near.locations - centres[:, None]) ** 2).sum(dim=2) / radius2[objects, None]
     cost[:, CENTRE] = 0.0
     legal = near.legal
-    return _cheapest_per_cell(near.index[legal], cost[legal], near.ltrb_strides[legal])
+    return _cheapest_per_cell(near.cells[legal], cost[legal], near.ltrb_strides[legal])
 
 
 def around_centres(
@@ -269,7 +269,7 @@ def around_centres(
     exists = ((cells >= 0) & (cells < size)).all(dim=2)
     return CentreCells(
         locations=locations,
-        index=grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0],
+        cells=grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0],
         ltrb_strides=ltrb / strides[:, None, None],
         exists=exists,
         legal=exists & (ltrb.amin(dim=2) > 0),

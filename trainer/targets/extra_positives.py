@@ -73,7 +73,7 @@ def well_predicted(
     """
     objects, levels = torch.ones_like(on_level).nonzero(as_tuple=True)  # every object, every level
     near = around_centres(boxes, objects, levels, grid)  # A = N * L
-    index = torch.where(near.exists, near.index, 0)
+    index = torch.where(near.exists, near.cells, 0)
     losses = giou_losses(
         ltrb_strides[index].flatten(0, 1), near.ltrb_strides.clamp(min=0).flatten(0, 1)
     ).reshape(index.shape)  # (N * L, 9)
