@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from .canvas import CanvasRule
 from .errors import ModelFormatError
 
-FORMAT_VERSION = 1  # of the manifest that this package writes, and the newest it reads
+FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest it reads
+# 2 has canvas.rounding; in 1 it is "nearest".
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
 

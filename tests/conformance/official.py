@@ -23,6 +23,8 @@ FIXTURES = {  # fixture -> preset
     "CenterNet2_DLA-BiFPN-P3_4x": "dla34-bifpn-p3",
     "CenterNet2_DLA-BiFPN-P5_640_16x_ST": "dla34-bifpn-p5",
     "CenterNet2_R50_1x": "r50-fpn",
+    "CenterNet2_X101-DCN_2x": "x101-dcn-fpn",
+    "CenterNet2_R2-101-DCN-BiFPN_1280_4x": "r2-101-dcn-bifpn-1280",
 }
 
 

@@ -6,11 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from cn2.trainer.build import build_detector
 from cn2.trainer.presets import PRESETS
 from conformance.official import FIXTURES
 
-ZOO = (*FIXTURES, "CenterNet2_DLA-BiFPN-P3_24x")
+ZOO = (
+    *FIXTURES,
+    "CenterNet2_DLA-BiFPN-P3_24x",
+    "CenterNet2_DLA-fcosBiFPN-P5_640_16x_ST",
+    "CenterNet2_R2-101-DCN_896_4x",
+    "CenterNet2_R2-101-DCN-BiFPN_4x+4x_1560_ST",
+)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_parameter_count(name: str, shared: Path) -> None:
+    facts = json.loads((shared / "conformance/zoo.json").read_text())[name]
+    with torch.device("meta"):
+        detector = build_detector(PRESETS[facts["preset"]]())
+    assert sum(p.numel() for p in detector.parameters()) == facts["num_params"]
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -20,8 +36,13 @@ def test_input(name: str, shared: Path) -> None:
     assert ours.color_order == theirs["format"]
     assert list(ours.pixel_mean) == theirs["pixel_mean"]
     assert list(ours.pixel_std) == theirs["pixel_std"]
-    assert ours.short_edge == theirs["min_size_test"]
-    assert ours.long_edge == theirs["max_size_test"]
+    if theirs["test_input_type"] == "square":
+        assert ours.short_edge == ours.long_edge == theirs["test_size"]
+        assert ours.rounding == "down"
+    else:
+        assert ours.short_edge == theirs["min_size_test"]
+        assert ours.long_edge == theirs["max_size_test"]
+        assert ours.rounding == "nearest"
     assert ours.divisor == theirs["size_divisibility"]
     assert ours.interpolation == "antialias"
 
@@ -34,6 +55,7 @@ def test_first_stage(name: str, shared: Path) -> None:
     assert [f"p{level}" for level in model.neck.levels] == theirs["IN_FEATURES"]
     assert [list(sizes) for sizes in ours.sizes_of_interest] == theirs["SOI"]
     assert ours.convs == theirs["NUM_BOX_CONVS"]
+    assert ours.deformable == theirs["USE_DEFORMABLE"]
     assert ours.prior == theirs["PRIOR_PROB"]
     assert ours.objectness_floor == theirs["INFERENCE_TH"]
     for filter, stage in ((ours.test_filter, "TEST"), (ours.train_filter, "TRAIN")):

@@ -43,11 +43,11 @@ LOSS_NAMES = {
     **{f"class_{k}": f"loss_cls_stage{k}" for k in range(3)},
     **{f"box_{k}": f"loss_box_reg_stage{k}" for k in range(3)},
 }
-# Both modes of the DLA models; frozen BatchNorm leaves the ResNet with one.
+# Both modes of the DLA models; frozen BatchNorm leaves the others with one.
 MODES = [
     (name, mode)
     for name in FIXTURES
-    for mode in (("train",) if "R50" in name else ("train_bn_eval", "train"))
+    for mode in (("train_bn_eval", "train") if "DLA" in name else ("train",))
 ]
 
 

@@ -15,7 +15,12 @@ from cn2.trainer.presets import PRESETS
 PARAMETERS = {
     "dla34-bifpn-p3": 47_618_043,
     "dla34-bifpn-p5": 49_586_706,
+    "dla34-fcosbifpn-p5": 49_463_666,
     "r50-fpn": 71_645_897,
+    "x101-dcn-fpn": 142_009_506,
+    "r2-101-dcn-fpn": 93_509_616,
+    "r2-101-dcn-bifpn-1280": 139_440_501,
+    "r2-101-dcn-bifpn-1560": 139_440_501,
     "nano": 2_414_463,
     "lite0-fpn": 4_073_911,
 }

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..boxes import decode_ltrb
-from ..layers import in_fp32
+from ..deformable import DeformableConv2d
+from ..layers import OffsetConv2d, in_fp32
 from ..model_config import ProposalFilter
 from ..structures import FirstStageOutput, Proposals
 
@@ -22,13 +23,23 @@ class CenterNetHead(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, convs: int, norm_groups: int, levels: int, regression_bias: float
+        self,
+        channels: int,
+        *,
+        convs: int,
+        norm_groups: int,
+        levels: int,
+        regression_bias: float,
+        deformable: bool = False,
     ) -> None:
+        """Take what a `CenterNetConfig` has; `deformable`: the tower's last convolution."""
         super().__init__()
         layers: list[nn.Module] = []
-        for _ in range(convs):
+        for index in range(convs):
             layers += [
-                nn.Conv2d(channels, channels, 3, padding=1),
+                DeformableConv2d(channels, channels, bias=True)
+                if deformable and index == convs - 1
+                else nn.Conv2d(channels, channels, 3, padding=1),
                 nn.GroupNorm(norm_groups, channels),
                 nn.ReLU(inplace=True),
             ]
@@ -37,7 +48,7 @@ class CenterNetHead(nn.Module):
         self.regression = nn.Conv2d(channels, 4, 3, padding=1)
         self.level_scales = nn.Parameter(torch.ones(levels))
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and not isinstance(layer, OffsetConv2d):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every one has a bias
         nn.init.constant_(self.regression.bias, regression_bias)  # type: ignore[arg-type]

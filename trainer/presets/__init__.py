@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..config import Config
-from .dla import dla34_bifpn_p3, dla34_bifpn_p5
-from .resnet import r50_fpn
+from .dla import dla34_bifpn_p3, dla34_bifpn_p5, dla34_fcosbifpn_p5
+from .resnet import (
+    r2_101_dcn_bifpn_1280,
+    r2_101_dcn_bifpn_1560,
+    r2_101_dcn_fpn,
+    r50_fpn,
+    x101_dcn_fpn,
+)
 from .small import lite0_fpn, nano
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "dla34-bifpn-p3": dla34_bifpn_p3,
     "dla34-bifpn-p5": dla34_bifpn_p5,
+    "dla34-fcosbifpn-p5": dla34_fcosbifpn_p5,
     "r50-fpn": r50_fpn,
+    "x101-dcn-fpn": x101_dcn_fpn,
+    "r2-101-dcn-fpn": r2_101_dcn_fpn,
+    "r2-101-dcn-bifpn-1280": r2_101_dcn_bifpn_1280,
+    "r2-101-dcn-bifpn-1560": r2_101_dcn_bifpn_1560,
     "nano": nano,
     "lite0-fpn": lite0_fpn,
 }
