@@ -76,6 +76,7 @@ def describe(
             long_edge=input.long_edge,
             divisor=input.divisor,
             interpolation=input.interpolation,
+            rounding=input.rounding,
             fixed=size,
         ),
         batch=batch,

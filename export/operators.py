@@ -1,4 +1,5 @@
-"""The detector's own operators (`cn2.trainer.ops`) as standard ONNX, operator set 20.
+"""The detector's own operators (`cn2.trainer.ops`), and torchvision's deformable convolution, as
+standard ONNX, operator set 20.
 
 `standard_translations()` goes to `torch.onnx.export(custom_translation_table=...)`. Each function
 gets graph values and Python numbers in the order of the operator's schema, and writes nodes of
@@ -205,6 +206,48 @@ def pyramid_roi_align(
     return op.Gather(op.Concat(*pooled, axis=0), order, axis=0)
 
 
+def deform_conv(
+    x: Value,
+    weight: Value,
+    offset: Value,
+    mask: Value,
+    bias: Value,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Value:
+    """Modulated deformable convolution; arguments and layouts are torchvision's, and ONNX's alike.
+
+    Args:
+        x: (B, C, h, w).
+        weight: (C', C / groups, kh, kw), of known shape.
+        offset: (B, 2 * offset_groups * kh * kw, h', w'), dy and dx of each tap, cells.
+        mask: (B, offset_groups * kh * kw, h', w') in [0, 1]; not read unless `use_mask`.
+        bias: (C',).
+    Returns:
+        (B, C', h', w').
+    """
+    return op.DeformConv(
+        x,
+        weight,
+        offset,
+        bias,
+        mask if use_mask else None,
+        dilations=[dilation_h, dilation_w],
+        group=groups,
+        kernel_shape=list(weight.shape[2:]),
+        offset_group=offset_groups,
+        pads=[pad_h, pad_w, pad_h, pad_w],
+        strides=[stride_h, stride_w],
+    )
+
+
 def _level_of(
     rois: Value, strides: Sequence[int], canonical_level: int, canonical_size: float
 ) -> Value:
@@ -272,4 +315,5 @@ def standard_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.cn2.detection_nms.default: detection_nms,
         torch.ops.cn2.class_nms.default: class_nms,
         torch.ops.cn2.pyramid_roi_align.default: pyramid_roi_align,
+        torch.ops.torchvision.deform_conv2d.default: deform_conv,
     }

@@ -212,6 +212,8 @@ def _canvas(rule: dict[str, Any]) -> str:
         size = f"{height}x{width} (height x width), pictures scaled to fit"
     else:
         size = f"short side {rule.get('short_edge')}, long side at most {rule.get('long_edge')}"
+    if rule.get("rounding") == "down":
+        size += ", rounded down"
     return f"{size}, {rule.get('interpolation')} resize, canvas in steps of {rule.get('divisor')}"
 
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from .canvas import CanvasRule
 from .errors import ModelFormatError
 
-FORMAT_VERSION = 1  # of the manifest that this package writes, and the newest it reads
+FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest it reads
+# 2 has canvas.rounding, which in 1 is "nearest", and detectors without proposals.
 # How a score comes about: root of P(class) times the root of P(object), their product, or P(class)
 # as the heat map of a detector without a second stage has it.
 ScoreRule = Literal["sqrt", "product", "heatmap"]

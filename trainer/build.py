@@ -11,6 +11,7 @@ from .backbones import frozen
 from .backbones.dla import DLA34
 from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
+from .backbones.res2net import Res2Net
 from .backbones.resnet import ResNet
 from .config import Config, InputConfig
 from .detector import AnyDetector, Normalizer, OneStageDetector, TwoStageDetector
@@ -23,15 +24,20 @@ from .model_config import (
     CascadeRCNNConfig,
     CenterNetConfig,
     DLAConfig,
+    DLAUpConfig,
     EfficientNetLiteConfig,
     FPNConfig,
     NanoConfig,
     Neck,
+    Res2NetConfig,
     ResNetConfig,
 )
 from .necks.bifpn import BiFPN
+from .necks.dla_up import DLAUp
 from .necks.fpn import FPN
 from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
+
+P2 = 2  # the level of a backbone's finest feature, stride 4
 
 
 def build_detector(config: Config) -> AnyDetector:
@@ -65,22 +71,45 @@ def build_normalizer(config: InputConfig) -> Normalizer:
 
 
 def build_backbone(config: Backbone) -> frozen.Backbone:
-    """A backbone; its `channels` are those of its features at strides 8, 16 and 32."""
+    """A backbone; its `channels` are those of its features at strides 4, 8, 16, 32."""
     match config:
         case NanoConfig():
             return NanoBackbone(config.widths, config.hidden, config.blocks, config.frozen_stages)
         case DLAConfig():
             return DLA34(config.frozen_stages)
         case ResNetConfig():
-            return ResNet(config.depth, config.frozen_stages, config.stride_in)
+            return ResNet(
+                config.depth,
+                config.frozen_stages,
+                config.stride_in,
+                groups=config.groups,
+                group_width=config.group_width,
+                deformable_stages=config.deformable_stages,
+            )
+        case Res2NetConfig():
+            return Res2Net(
+                config.depth,
+                config.frozen_stages,
+                splits=config.splits,
+                split_width=config.split_width,
+                deformable_stages=config.deformable_stages,
+            )
         case EfficientNetLiteConfig():
             return EfficientNetLite(config.frozen_stages)
         case _:
             assert_never(config)
 
 
-def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
-    """The pyramid over backbone features of these channels."""
+def build_neck(config: Neck, channels: tuple[int, ...]) -> nn.Module:
+    """The pyramid over the backbone features of its own finest level and above.
+
+    Args:
+        config: of the neck.
+        channels: of the backbone's features, P2 and above.
+    Raises:
+        ValueError: the neck has no way to its number of channels.
+    """
+    inputs = channels[config.levels[0] - P2 :]
     match config:
         case FPNConfig():
             return FPN(inputs, config.channels, len(config.levels))
@@ -93,6 +122,13 @@ def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
                 norm_groups=config.norm_groups,
                 flavour=config.flavour,
             )
+        case DLAUpConfig():
+            if config.channels != inputs[0]:
+                raise ValueError(
+                    f"neck.channels: expected {inputs[0]}, what the backbone has at level "
+                    f"P{config.levels[0]}, got {config.channels}"
+                )
+            return DLAUp(inputs)
         case _:
             assert_never(config)
 
@@ -107,6 +143,7 @@ def build_first_stage(
         norm_groups=config.norm_groups,
         levels=len(levels),
         regression_bias=config.regression_bias,
+        deformable=config.deformable,
     )
     set_prior(head.heatmap, config.prior)
     return CenterNetFirstStage(head, strides_of(levels), config.objectness_floor)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .model_config import Backbone, ModelConfig
 
 Option = typer.Option
-NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN"}
+NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN", "dla-up": "DLA-up"}
 
 
 def register(app: typer.Typer) -> None:
@@ -197,7 +197,9 @@ def describe(config: Config) -> tuple[str, ...]:
     model = config.model
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_detector(config).parameters())
-    levels = f"P{model.neck.levels[0]}-P{model.neck.levels[-1]}"
+    levels = "-".join(
+        f"P{level}" for level in sorted({model.neck.levels[0], model.neck.levels[-1]})
+    )
     return (
         backbone_name(model.backbone),
         f"{NECK_NAMES[model.neck.kind]} {levels}, {model.neck.channels} channels",
@@ -221,9 +223,15 @@ def stage_names(model: ModelConfig) -> tuple[str, str]:
 
 def backbone_name(backbone: Backbone) -> str:
     """Kind and depth as papers write them."""
+    deformable = "-DCN" if getattr(backbone, "deformable_stages", ()) else ""
     match backbone.kind:
+        case "resnet" if backbone.groups > 1:
+            size = f"{backbone.groups}x{backbone.group_width}d"
+            return f"ResNeXt-{backbone.depth}-{size}{deformable}"
         case "resnet":
-            return f"ResNet-{backbone.depth}"
+            return f"ResNet-{backbone.depth}{deformable}"
+        case "res2net":
+            return f"Res2Net-{backbone.depth}{deformable}"
         case "dla":
             return f"DLA-{backbone.depth}"
         case "nano":

@@ -12,16 +12,33 @@ from .strict import Strict
 # Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
 # is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
 FrozenStages = Annotated[int, Field(ge=0, le=5)]
+# Stages, counted so, with modulated deformable convolutions, arXiv 1811.11168, for their 3x3 ones.
+DeformableStages = tuple[Literal[2, 3, 4, 5], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(Strict):
-    """ResNet with frozen BatchNorm."""
+    """ResNet, or with groups ResNeXt (arXiv 1611.05431), with frozen BatchNorm."""
 
     kind: Literal["resnet"] = "resnet"
     depth: Literal[50, 101] = 50
     frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
     stride_in: Literal["1x1", "3x3"] = "1x1"  # as Caffe's weights have it, or torchvision's
+    groups: int = 1  # of the 3x3 convolutions
+    group_width: int = 64  # channels of each group in res2, twice as many in each later stage
+    deformable_stages: DeformableStages = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Res2NetConfig(Strict):
+    """Res2Net, arXiv 1904.01169, with frozen BatchNorm."""
+
+    kind: Literal["res2net"] = "res2net"
+    depth: Literal[50, 101] = 101
+    frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
+    splits: Annotated[int, Field(ge=2)] = 4
+    split_width: int = 26  # channels of each split in res2, twice as many in each later stage
+    deformable_stages: DeformableStages = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +95,15 @@ class BiFPNConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DLAUpConfig(Strict):
+    """DLA's up path, arXiv 1707.06484, Sec. 4.2, with deformable convolutions: one fine level."""
+
+    kind: Literal["dla-up"] = "dla-up"
+    levels: tuple[Literal[2, 3, 4]] = (2,)
+    channels: int = 64  # as many as the backbone has at that level
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProposalFilter(Strict):
     """Which first-stage boxes go on."""
 
@@ -102,6 +128,7 @@ class CenterNetConfig(Strict):
     kind: Literal["centernet"] = "centernet"
     sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
     convs: int = 4
+    deformable: bool = False  # the last of these convolutions
     class_convs: int = 0  # of a tower of its own for the class heat maps; without a second stage
     norm_groups: int = 32
     prior: float = 0.01  # initial P(object) of every location
@@ -170,9 +197,10 @@ class CascadeRCNNConfig(Strict):
 
 
 Backbone = Annotated[
-    ResNetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig, Field(discriminator="kind")
+    ResNetConfig | Res2NetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig,
+    Field(discriminator="kind"),
 ]
-Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
+Neck = Annotated[FPNConfig | BiFPNConfig | DLAUpConfig, Field(discriminator="kind")]
 
 
 class DetectionLimits(NamedTuple):

@@ -23,9 +23,12 @@ FIXTURES = {  # fixture -> preset
     "CenterNet2_DLA-BiFPN-P3_4x": "dla34-bifpn-p3",
     "CenterNet2_DLA-BiFPN-P5_640_16x_ST": "dla34-bifpn-p5",
     "CenterNet2_R50_1x": "r50-fpn",
+    "CenterNet2_X101-DCN_2x": "x101-dcn-fpn",
+    "CenterNet2_R2-101-DCN-BiFPN_1280_4x": "r2-101-dcn-bifpn-1280",
     "CenterNet2-F_R50_1x": "r50-fpn-faster",
     "CenterNet-FPN_R50_1x": "centernet-r50-fpn",
     "LVIS_CenterNet2_R50_Fed_1x": "r50-fpn-lvis-fed",
+    "CenterNet-S4_DLA_8x": "centernet-dla34-s4",
 }
 
 
@@ -78,6 +81,11 @@ def _constants(fixture: Fixture) -> dict[str, NDArray[Any]]:
     }
     frequencies = fixture.arrays.get("buffer/freq_weight")
     return mean_and_std | ({} if frequencies is None else {".freq_weight": frequencies})
+
+
+def feature_names(levels: tuple[int, ...]) -> list[str]:
+    """Levels of a pyramid, or the only one of DLA's up path."""
+    return ["dla2"] if levels == (2,) else [f"p{level}" for level in levels]
 
 
 def clipped_raw_boxes(fixture: Fixture) -> NDArray[Any]:

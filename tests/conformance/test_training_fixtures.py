@@ -58,11 +58,11 @@ LOSS_NAMES = {  # by the number of stages behind the first one
         **{f"box_{k}": f"loss_box_reg_stage{k}" for k in range(3)},
     },
 }
-# Both modes of the DLA models; frozen BatchNorm leaves the ResNet with one.
+# Both modes of the DLA models; frozen BatchNorm leaves the others with one.
 MODES = [
     (name, mode)
     for name in FIXTURES
-    for mode in (("train",) if "R50" in name else ("train_bn_eval", "train"))
+    for mode in (("train_bn_eval", "train") if "DLA" in name else ("train",))
 ]
 
 
@@ -245,6 +245,8 @@ def test_regression_targets(fixture: Fixture) -> None:
 
 def test_positives(step: Step) -> None:
     """With the extra ones, which depend on what the detector predicts."""
+    if step.mode != "train":
+        pytest.skip("the fixture has no positives of this mode")
     arrays, channels = step.fixture.arrays, step.facts["heatmap"]["shape"][1]
     channel = arrays["train/pos_labels"] if channels > 1 else 0
     expected = arrays["train/pos_inds"] * channels + channel
@@ -315,4 +317,4 @@ def test_gradient_norms(step: Step) -> None:
     frozen = {our_name(name, levels) for name in step.fixture.facts["train"]["frozen"]}
     unused = step.frozen - frozen
     assert frozen <= step.frozen
-    assert all(".project." in name and norms[name] == 0 for name in unused)
+    assert all(".project." in name and norms.get(name, 0) == 0 for name in unused)

@@ -15,17 +15,24 @@ from cn2.trainer.presets import PRESETS
 PARAMETERS = {
     "dla34-bifpn-p3": 47_618_043,
     "dla34-bifpn-p5": 49_586_706,
+    "dla34-fcosbifpn-p5": 49_463_666,
     "r50-fpn": 71_645_897,
     "r50-fpn-faster": 43_680_287,
     "r50-fpn-lvis": 75_099_122,
     "r50-fpn-lvis-fed": 75_099_122,
     "r50-fpn-o365": 72_522_272,
     "centernet-r50-fpn": 32_241_945,
+    "x101-dcn-fpn": 142_009_506,
+    "r2-101-dcn-fpn": 93_509_616,
+    "r2-101-dcn-bifpn-1280": 139_440_501,
+    "r2-101-dcn-bifpn-1560": 139_440_501,
+    "centernet-dla34-s4": 19_333_749,
+    "dla34-s4-nuimages": 32_082_899,
     "nano": 2_414_463,
     "lite0-fpn": 4_073_911,
 }
 
-OTHER_CLASSES = {"r50-fpn-lvis", "r50-fpn-lvis-fed", "r50-fpn-o365"}
+OTHER_CLASSES = {"r50-fpn-lvis", "r50-fpn-lvis-fed", "r50-fpn-o365", "dla34-s4-nuimages"}
 
 
 def test_names() -> None:

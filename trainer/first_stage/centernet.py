@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..boxes import decode_ltrb
-from ..layers import in_fp32
+from ..deformable import DeformableConv2d
+from ..layers import OffsetConv2d, in_fp32
 from ..model_config import ProposalFilter
 from ..structures import FirstStageOutput, Proposals
 
@@ -20,10 +21,18 @@ class CenterNetHead(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, convs: int, norm_groups: int, levels: int, regression_bias: float
+        self,
+        channels: int,
+        *,
+        convs: int,
+        norm_groups: int,
+        levels: int,
+        regression_bias: float,
+        deformable: bool = False,
     ) -> None:
+        """Take what a `CenterNetConfig` has; `deformable`: the tower's last convolution."""
         super().__init__()
-        self.tower = conv_tower(channels, convs, norm_groups)
+        self.tower = conv_tower(channels, convs, norm_groups, deformable=deformable)
         self.heatmap = nn.Conv2d(channels, 1, 3, padding=1)
         self.regression = nn.Conv2d(channels, 4, 3, padding=1)
         self.level_scales = nn.Parameter(torch.ones(levels))
@@ -39,12 +48,16 @@ class CenterNetHead(nn.Module):
         return FirstStageOutput(heatmaps, regressions)
 
 
-def conv_tower(channels: int, convs: int, norm_groups: int) -> nn.Sequential:
-    """So many 3x3 convolutions with GroupNorm and ReLU."""
+def conv_tower(
+    channels: int, convs: int, norm_groups: int, *, deformable: bool = False
+) -> nn.Sequential:
+    """So many 3x3 convolutions with GroupNorm and ReLU; `deformable`: the last of them."""
     layers: list[nn.Module] = []
-    for _ in range(convs):
+    for index in range(convs):
         layers += [
-            nn.Conv2d(channels, channels, 3, padding=1),
+            DeformableConv2d(channels, channels, bias=True)
+            if deformable and index == convs - 1
+            else nn.Conv2d(channels, channels, 3, padding=1),
             nn.GroupNorm(norm_groups, channels),
             nn.ReLU(inplace=True),
         ]
@@ -54,7 +67,7 @@ def conv_tower(channels: int, convs: int, norm_groups: int) -> nn.Sequential:
 def initialise_head(head: nn.Module, regression: nn.Conv2d, regression_bias: float) -> None:
     """Small normal weights and zero biases, but the regression's bias, in strides."""
     for layer in head.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, OffsetConv2d):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every one has a bias
     nn.init.constant_(regression.bias, regression_bias)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..coco_classes import COCO_CATEGORY_IDS, COCO_NAMES
 from ..config import Config
 from ..model_config import BiFPNConfig, CascadeRCNNConfig, CenterNetConfig, DLAConfig, ModelConfig
@@ -42,16 +44,23 @@ def dla34_bifpn_p3() -> Config:
 
 def dla34_bifpn_p5() -> Config:
     """Official `CenterNet2_DLA-BiFPN-P5_640_16x_ST`, also called `..._24x_ST`: self-training."""
+    return _dla34_p5("dla34-bifpn-p5", "efficientdet")
+
+
+def dla34_fcosbifpn_p5() -> Config:
+    """Official `CenterNet2_DLA-fcosBiFPN-P5_640_16x_ST`: the same with the other BiFPN."""
+    return _dla34_p5("dla34-fcosbifpn-p5", "fcos")
+
+
+def _dla34_p5(preset: str, flavour: Literal["efficientdet", "fcos"]) -> Config:
     return Config(
-        preset="dla34-bifpn-p5",
+        preset=preset,
         class_names=COCO_NAMES,
         category_ids=COCO_CATEGORY_IDS,
         input=imagenet_input(short_edge=608, long_edge=900, divisor=128),
         model=ModelConfig(
             backbone=DLAConfig(),
-            neck=BiFPNConfig(
-                flavour="efficientdet", levels=(3, 4, 5, 6, 7), channels=160, repeats=3
-            ),
+            neck=BiFPNConfig(flavour=flavour, levels=(3, 4, 5, 6, 7), channels=160, repeats=3),
             first_stage=CenterNetConfig(
                 sizes_of_interest=SIZES_P3_P7, test_filter=REAL_TIME_FILTER
             ),
