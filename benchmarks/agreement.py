@@ -46,7 +46,7 @@ from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from models import RESULTS, ROOT, machine
 
 TRAINED, RANDOM = "trained_weights", "random_weights"
@@ -55,7 +55,7 @@ TOOLS = ("torch", "onnx", "onnxruntime")
 WANTED_DETECTIONS = 500  # of trained weights
 PICTURES = {TRAINED: 40, RANDOM: 15}  # of each preset and canvas
 EXACT_PICTURES = {TRAINED: 40, RANDOM: 5}  # of these, also run in float64: ten times as slow
-Loaded = tuple[TwoStageDetector, Config, str]
+Loaded = tuple[AnyDetector, Config, str]
 Row = dict[str, Any]
 
 
@@ -205,7 +205,7 @@ def compare_preset(preset: str, load: Callable[[], Loaded], pictures: Sequence[P
 
 
 def distances(
-    path: Path, model: TwoStageDetector, config: Config, pictures: Sequence[Path], threshold: float
+    path: Path, model: AnyDetector, config: Config, pictures: Sequence[Path], threshold: float
 ) -> dict[str, Row]:
     """How far torch and the file, in float32, are from torch in float64, where both find it."""
     second = config.model.second_stage

@@ -27,7 +27,7 @@ from cn2.runtime.machine import cpu_cores, cpu_name, versions
 from cn2.runtime.reports import write_json
 from cn2.trainer.config import Config, config_from_dict
 from cn2.trainer.data.coco import load_coco
-from cn2.trainer.presets import nano
+from cn2.trainer.presets.small import nano
 from cn2.trainer.progress import group_losses, read_log
 from cn2.trainer.train_config import ShortEdgeConfig
 from detection_errors import IOU, KINDS, SCORE, find_errors

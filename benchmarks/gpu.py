@@ -150,7 +150,7 @@ def check(files: ModelFiles, one: Contestant, pictures: Sequence[Path]) -> dict[
     manifest = one.detector.manifest
     trained = files.weights == "trained"
     score = manifest.score_threshold if trained else manifest.lowest_score_threshold
-    iou = PRESETS[files.preset]().model.second_stage.nms_iou
+    iou = PRESETS[files.preset]().model.limits.nms_iou
     thresholds = Thresholds(score=score, nms_iou=iou, detections=manifest.detections)
     total = Agreement()
     with Detector.open(files.onnx, "onnxruntime", "cpu") as reference:

@@ -26,7 +26,7 @@ from PIL import Image
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
 from cn2.trainer.config import Config
 from cn2.trainer.data.datasets import DataSource
-from cn2.trainer.presets import nano
+from cn2.trainer.presets.small import nano
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_config import ShortEdgeConfig
 

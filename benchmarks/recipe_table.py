@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cn2.trainer.config import Config
+from cn2.trainer.model_config import CascadeRCNNConfig
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
 from cn2.trainer.train_config import Resize, ShortEdgeConfig, TrainConfig
@@ -123,6 +124,15 @@ def show_clip(train: TrainConfig) -> str:
     return ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit) or "nothing"
 
 
+def show_class_loss(second: CascadeRCNNConfig | None) -> str:
+    """What the classifiers of a second stage are trained with."""
+    if second is None:
+        return "focal, on the heat maps"
+    if second.federated is not None:
+        return f"{second.classifier}, federated: {second.federated.classes} classes"
+    return second.classifier
+
+
 def yes(value: object) -> str:
     """As a cell."""
     return "yes" if value else "no"
@@ -146,7 +156,11 @@ SETTINGS: dict[str, Callable[[Config], str]] = {
     "first stage: heat map, box": lambda c: (
         f"{c.model.first_stage.heatmap_weight:g}, {c.model.first_stage.regression_weight:g}"
     ),
-    "RoIs of a picture": lambda c: str(c.model.second_stage.rois_per_image),
+    "more positives": lambda c: yes(c.model.first_stage.extra_positives),
+    "RoIs of a picture": lambda c: (
+        str(c.model.second_stage.rois_per_image) if c.model.second_stage else "no second stage"
+    ),
+    "class loss": lambda c: show_class_loss(c.model.second_stage),
     "precision": lambda c: c.train.precision,
     "mean weights (EMA)": lambda c: f"{c.train.ema_decay:g}" if c.train.ema_decay else "none",
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cn2.trainer.detector import TwoStageDetector
 from cn2.trainer.train_step import Stepper
 
 PHASES = ("forward", "backward", "step")
@@ -79,12 +80,15 @@ def watched(stepper: Stepper, clock: StepClock) -> Iterator[None]:
     model = stepper.model
     with ExitStack() as stack:
         modules = {"backbone": [model.preprocess, model.backbone], "neck": [model.neck]}
-        modules |= {"first stage": [model.first_stage], "box heads": [*model.second_stage.stages]}
+        modules |= {"first stage": [model.first_stage]}
+        if isinstance(model, TwoStageDetector):
+            modules |= {"box heads": [*model.second_stage.stages]}
         for group, members in modules.items():
             for module in members:
                 _watch_module(stack, module, clock, group)
-        _watch_method(stack, model.first_stage, "propose", clock, "proposals")
-        _watch_method(stack, model.second_stage, "pool", clock, "RoI pooling")
+        if isinstance(model, TwoStageDetector):
+            _watch_method(stack, model.first_stage, "propose", clock, "proposals")
+            _watch_method(stack, model.second_stage, "pool", clock, "RoI pooling")
         _watch_ends(stack, stepper, clock)
         yield
 

@@ -105,7 +105,8 @@ def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
     table.add_row("preset", f"{manifest.preset}, {len(manifest.class_names)} classes")
     table.add_row("canvas", f"{size}, in multiples of {canvas.divisor}")
     table.add_row("batch", "any" if manifest.batch is None else str(manifest.batch))
-    table.add_row("proposals", str(manifest.proposals))
+    if manifest.proposals is not None:
+        table.add_row("proposals", str(manifest.proposals))
     for name, value in result.rows():
         table.add_row(name, value)
     Console(soft_wrap=True).print(table, markup=False, highlight=False)

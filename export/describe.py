@@ -12,7 +12,8 @@ from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.manifest import Manifest
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
+from cn2.trainer.model_config import ModelConfig
 
 # A score is > 0 wherever there is a detection, so 0 returns the best D whatever their scores.
 LOWEST_SCORE_THRESHOLD = 0.0
@@ -28,7 +29,7 @@ class Origin:
     provenance: str = ""
 
 
-def open_checkpoint(path: Path) -> tuple[TwoStageDetector, Config, Origin]:
+def open_checkpoint(path: Path) -> tuple[AnyDetector, Config, Origin]:
     """A detector in eval mode, its config and where it comes from.
 
     Raises:
@@ -60,11 +61,12 @@ def describe(
         batch: pictures a run; None: any number.
         proposals: first-stage boxes per picture; None: the config's.
     Raises:
-        ValueError: size is no multiple of the divisor; batch or proposals is below 1.
+        ValueError: size is no multiple of the divisor; batch or proposals is below 1; proposals of
+            a detector without a second stage.
     """
     origin = origin or Origin()
     input, model = config.input, config.model
-    first, second = model.first_stage, model.second_stage
+    second, limits = model.second_stage, model.limits
     return Manifest(
         preset=config.preset,
         class_names=config.class_names,
@@ -74,17 +76,29 @@ def describe(
             long_edge=input.long_edge,
             divisor=input.divisor,
             interpolation=input.interpolation,
+            rounding=input.rounding,
             fixed=size,
         ),
         batch=batch,
-        proposals=first.test_filter.post_nms if proposals is None else proposals,
-        detections=second.detections,
+        proposals=_proposals(model, proposals),
+        detections=limits.detections,
         strides=tuple(2**level for level in model.neck.levels),
-        score_rule=second.score_rule,
-        score_threshold=second.score_threshold,
+        score_rule="heatmap" if second is None else second.score_rule,
+        score_threshold=limits.score_threshold,
         lowest_score_threshold=LOWEST_SCORE_THRESHOLD,
         checkpoint_sha256=origin.checkpoint_sha256,
         weights_license=origin.license,
         provenance=origin.provenance,
         versions={"cn2": __version__, **{tool: version(tool) for tool in TOOLS}},
     )
+
+
+def _proposals(model: ModelConfig, wanted: int | None) -> int | None:
+    """First-stage boxes per picture, as asked for or as configured; None without a second stage."""
+    if model.second_stage is not None:
+        return model.first_stage.test_filter.post_nms if wanted is None else wanted
+    if wanted is not None:
+        raise ValueError(
+            f"proposals: expected none, as this detector has no second stage, got {wanted}"
+        )
+    return None

@@ -18,7 +18,7 @@ from torch.export import Dim
 from cn2.runtime.errors import OutputError
 from cn2.runtime.manifest import Manifest
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 
 from .describe import Origin, describe
 from .operators import OPSET, standard_translations
@@ -31,7 +31,7 @@ MAX_CELLS = 1 << 16  # divisors per side; torch.export wants some limit for prod
 
 
 def export_onnx(
-    model: TwoStageDetector,
+    model: AnyDetector,
     config: Config,
     path: Path,
     *,
@@ -67,7 +67,7 @@ def export_onnx(
     return manifest
 
 
-def to_onnx(model: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
+def to_onnx(model: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
     """The graph with weights and manifest, in memory."""
     detector = with_proposals(model, manifest.proposals).eval()
     proto = _translate(detector, manifest)
@@ -79,7 +79,7 @@ def to_onnx(model: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
     return proto
 
 
-def _translate(detector: TwoStageDetector, manifest: Manifest) -> onnx.ModelProto:
+def _translate(detector: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
     canvas = manifest.canvas
     height, width = canvas.fixed or _example_size(manifest)
     batch = manifest.batch or EXAMPLE_BATCH
@@ -121,8 +121,13 @@ def _example_size(manifest: Manifest) -> tuple[int, int]:
     return height, width
 
 
-def with_proposals(model: TwoStageDetector, proposals: int) -> TwoStageDetector:
-    """The same detector and weights, with another number of proposals for the second stage."""
+def with_proposals(model: AnyDetector, proposals: int | None) -> AnyDetector:
+    """The same detector and weights, with another number of proposals for the second stage.
+
+    None: as it is, for a detector without one.
+    """
+    if proposals is None:
+        return model
     detector = copy.copy(model)
     detector.test_filter = replace(model.test_filter, post_nms=proposals)
     return detector

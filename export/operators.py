@@ -1,4 +1,5 @@
-"""The detector's own operators (`cn2.trainer.ops`) as standard ONNX, operator set 20.
+"""The detector's own operators (`cn2.trainer.ops`), and torchvision's deformable convolution, as
+standard ONNX, operator set 20.
 
 `standard_translations()` goes to `torch.onnx.export(custom_translation_table=...)`. Each function
 gets graph values and Python numbers in the order of the operator's schema, and writes nodes of
@@ -111,6 +112,54 @@ def detection_nms(
     )
 
 
+def class_nms(
+    boxes: Value,
+    scores: Value,
+    classes: Value,
+    class_count: int,
+    detections: int,
+    iou_threshold: float,
+) -> tuple[Value, Value, Value, Value]:
+    """Greedy suppression among the boxes of each class, then the best detections.
+
+    Args:
+        boxes: (B, N, 4) xyxy, pixels; N is static.
+        scores: (B, N) in [0, 1]; rows with score 0 are padding.
+        classes: (B, N) int64, one for each box.
+        class_count: C.
+        detections: D, rows of the result.
+        iou_threshold: a box is suppressed above this, strictly.
+    Returns:
+        num_detections (B,) int32, boxes (B, D, 4), scores (B, D), classes (B, D) int32; zeros past
+        num_detections; ties to the lower row.
+    """
+    labels = op.Constant(value=ir.tensor(np.arange(class_count).reshape(1, -1, 1)))
+    own = op.Equal(op.Unsqueeze(classes, _ints(1)), labels)  # (B, C, N)
+    selected = op.NonMaxSuppression(
+        boxes,
+        op.Where(own, op.Unsqueeze(scores, _ints(1)), _float(0.0)),
+        _ints(detections),
+        _floats(largest_float32(iou_threshold)),
+        _floats(0.0),
+    )  # (survivors, 3): picture, class, row
+    where = op.Gather(selected, _ints(0, 2), axis=1)
+    nothing = op.ConstantOfShape(op.Shape(scores))
+    kept = op.ScatterND(nothing, where, op.GatherND(scores, where))  # (B, N), 0 if suppressed
+    if scores.shape[1] < detections:
+        kept = op.Pad(kept, _ints(0, 0, 0, detections))
+    values, places = op.TopK(kept, _ints(detections), axis=1)
+    valid = op.Greater(values, _float(0.0))
+    rows = op.Unsqueeze(op.Where(valid, places, _ints(0)), _ints(2))
+    found = op.GatherND(boxes, rows, batch_dims=1)  # (B, D, 4)
+    label = op.Where(valid, op.GatherND(classes, rows, batch_dims=1), _ints(0))
+    return (
+        op.ReduceSum(op.Cast(valid, to=ir.DataType.INT32), _ints(1), keepdims=0),
+        op.Where(op.Unsqueeze(valid, _ints(2)), found, _float(0.0)),
+        values,
+        op.Cast(label, to=ir.DataType.INT32),
+    )
+
+
 def pyramid_roi_align(
     rois: Value,
     features: Sequence[Value],
@@ -155,6 +204,48 @@ def pyramid_roi_align(
     # Every entry of `level` is overwritten: it lends its shape (B, K) only.
     order = op.ScatterND(level, op.Concat(*places, axis=0), position)
     return op.Gather(op.Concat(*pooled, axis=0), order, axis=0)
+
+
+def deform_conv(
+    x: Value,
+    weight: Value,
+    offset: Value,
+    mask: Value,
+    bias: Value,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Value:
+    """Modulated deformable convolution; arguments and layouts are torchvision's, and ONNX's alike.
+
+    Args:
+        x: (B, C, h, w).
+        weight: (C', C / groups, kh, kw), of known shape.
+        offset: (B, 2 * offset_groups * kh * kw, h', w'), dy and dx of each tap, cells.
+        mask: (B, offset_groups * kh * kw, h', w') in [0, 1]; not read unless `use_mask`.
+        bias: (C',).
+    Returns:
+        (B, C', h', w').
+    """
+    return op.DeformConv(
+        x,
+        weight,
+        offset,
+        bias,
+        mask if use_mask else None,
+        dilations=[dilation_h, dilation_w],
+        group=groups,
+        kernel_shape=list(weight.shape[2:]),
+        offset_group=offset_groups,
+        pads=[pad_h, pad_w, pad_h, pad_w],
+        strides=[stride_h, stride_w],
+    )
 
 
 def _level_of(
@@ -222,5 +313,7 @@ def standard_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.cn2.stable_topk.default: stable_topk,
         torch.ops.cn2.proposal_nms.default: proposal_nms,
         torch.ops.cn2.detection_nms.default: detection_nms,
+        torch.ops.cn2.class_nms.default: class_nms,
         torch.ops.cn2.pyramid_roi_align.default: pyramid_roi_align,
+        torch.ops.torchvision.deform_conv2d.default: deform_conv,
     }

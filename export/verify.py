@@ -19,7 +19,7 @@ from cn2.runtime.errors import Cn2Error, PictureError
 from cn2.runtime.pictures import PICTURE_SUFFIXES, open_picture
 from cn2.runtime.preprocess import PlacedPicture, place_picture, stack_pictures
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 
 from .agreement import (
     BOX_TOLERANCE_PX,
@@ -89,7 +89,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def verify(
     path: Path,
-    model: TwoStageDetector,
+    model: AnyDetector,
     config: Config,
     pictures: Sequence[Path],
     progress: Callable[[str], None] | None = None,
@@ -109,7 +109,7 @@ def verify(
         PictureError: a picture cannot be read.
     """
     backend = OnnxRuntimeBackend.open(path, device="cpu")
-    manifest, second = backend.manifest, config.model.second_stage
+    manifest, own = backend.manifest, config.model.limits
     placed = {p.name: place_picture(open_picture(p), manifest.canvas) for p in pictures}
     reference = Reference(with_proposals(model, manifest.proposals))
     result = Verification(score_threshold=manifest.score_threshold)
@@ -118,7 +118,7 @@ def verify(
             score_threshold=manifest.score_threshold if threshold is None else threshold
         )
         limits = Thresholds(
-            score=result.score_threshold, nms_iou=second.nms_iou, detections=second.detections
+            score=result.score_threshold, nms_iou=own.nms_iou, detections=own.detections
         )
         for number, (name, picture) in enumerate(placed.items(), start=1):
             found = run_file(backend, picture, threshold)

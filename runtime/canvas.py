@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 Interpolation = Literal["antialias", "linear"]
+Rounding = Literal["nearest", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class CanvasRule:
 
     Without `fixed`, as the official code does at test: the short side becomes `short_edge` unless
     the long side would exceed `long_edge`, and the canvas is the next multiple of `divisor`.
-    With `fixed`, every picture is scaled to fit that canvas.
+    With `fixed`, every picture is scaled to fit that canvas. Sides are rounded as `rounding` says.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -23,6 +24,7 @@ class CanvasRule:
     long_edge: int
     divisor: int
     interpolation: Interpolation = "antialias"  # antialias: Pillow bilinear; linear: OpenCV
+    rounding: Rounding = "nearest"  # of the resized sides to whole pixels
     fixed: tuple[int, int] | None = None  # the canvas of every picture
 
     def __post_init__(self) -> None:
@@ -34,6 +36,8 @@ class CanvasRule:
         kind = self.interpolation
         if kind not in ("antialias", "linear"):
             raise ValueError(f"interpolation: expected antialias or linear, got {kind!r}")
+        if self.rounding not in ("nearest", "down"):
+            raise ValueError(f"rounding: expected nearest or down, got {self.rounding!r}")
         if self.fixed is not None and any(v < 1 or v % self.divisor for v in self.fixed):
             raise ValueError(
                 f"canvas: expected a fixed size in multiples of {self.divisor}, got {self.fixed}"
@@ -44,15 +48,22 @@ class CanvasRule:
 
         Raises:
             ValueError: the picture has no pixel.
-        Source: the official test resize (conformance/README.md, Input), in its order of
-            operations, as the last bit decides the rounding. Its sides can become 0, ours cannot.
+        Source: the official test resizes (conformance/README.md, Input), in their order of
+            operations, as the last bit decides the rounding: detectron2's for "nearest",
+            EfficientDet's for "down". Their sides can become 0, ours cannot.
         """
         if height < 1 or width < 1:
             raise ValueError(f"picture size: expected at least 1x1, got {height}x{width}")
-        if self.fixed is not None:
-            fixed_height, fixed_width = self.fixed
-            scale = min(fixed_height / height, fixed_width / width)
-            return _at_least_one(height * scale, width * scale)
+        if self.fixed is None and self.rounding == "nearest":
+            return self._short_edge_size(height, width)
+        if self.fixed is None:
+            edges = self.short_edge / min(height, width), self.long_edge / max(height, width)
+        else:
+            edges = self.fixed[0] / height, self.fixed[1] / width
+        scale = min(edges)
+        return self._whole(height * scale, width * scale)
+
+    def _short_edge_size(self, height: int, width: int) -> tuple[int, int]:
         scale = self.short_edge / min(height, width)
         if height < width:
             new_height, new_width = float(self.short_edge), scale * width
@@ -62,7 +73,11 @@ class CanvasRule:
         if longest > self.long_edge:
             scale = self.long_edge / longest
             new_height, new_width = new_height * scale, new_width * scale
-        return _at_least_one(new_height, new_width)
+        return self._whole(new_height, new_width)
+
+    def _whole(self, height: float, width: float) -> tuple[int, int]:
+        half = 0.5 if self.rounding == "nearest" else 0.0
+        return max(1, int(height + half)), max(1, int(width + half))
 
     def canvas_size(self, resized: tuple[int, int]) -> tuple[int, int]:
         """The canvas of a picture resized to `resized`."""
@@ -70,7 +85,3 @@ class CanvasRule:
             return self.fixed
         height, width = resized
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
-
-
-def _at_least_one(height: float, width: float) -> tuple[int, int]:
-    return max(1, int(height + 0.5)), max(1, int(width + 0.5))

@@ -175,7 +175,8 @@ def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
         "precision": manifest["precision"],
         "parameters": f"{graph['parameters'] / 1e6:.2f} M",
         "operators": f"{manifest['ops']}, opset {graph['opset']}; {_operators(graph['operators'])}",
-        "proposals": f"{manifest['proposals']}, at most {manifest['detections']} detections",
+        "proposals": f"{manifest['proposals'] or 'none'}, at most {manifest['detections']} "
+        "detections",
         "score": f"{manifest['score_rule']}, above {manifest['score_threshold']:g} "
         f"(lowest {manifest['lowest_score_threshold']:g})",
         **{f"in {name}": kind for name, kind in graph["inputs"].items()},
@@ -211,6 +212,8 @@ def _canvas(rule: dict[str, Any]) -> str:
         size = f"{height}x{width} (height x width), pictures scaled to fit"
     else:
         size = f"short side {rule.get('short_edge')}, long side at most {rule.get('long_edge')}"
+    if rule.get("rounding") == "down":
+        size += ", rounded down"
     return f"{size}, {rule.get('interpolation')} resize, canvas in steps of {rule.get('divisor')}"
 
 

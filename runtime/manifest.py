@@ -11,7 +11,11 @@ from typing import Any, ClassVar, Literal
 from .canvas import CanvasRule
 from .errors import ModelFormatError
 
-FORMAT_VERSION = 1  # of the manifest that this package writes, and the newest it reads
+FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest it reads
+# 2 has canvas.rounding, which in 1 is "nearest", and detectors without proposals.
+# How a score comes about: root of P(class) times the root of P(object), their product, or P(class)
+# as the heat map of a detector without a second stage has it.
+ScoreRule = Literal["sqrt", "product", "heatmap"]
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
 
@@ -29,10 +33,10 @@ class Manifest:
     batch: int | None = None  # pictures a run; None: any number
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     ops: Literal["standard", "fused"] = "standard"
-    proposals: int  # first-stage boxes per picture
+    proposals: int | None  # first-stage boxes per picture; None: there is no second stage
     detections: int  # most detections per picture
     strides: tuple[int, ...]  # of the pyramid levels, pixels per cell, fine to coarse
-    score_rule: Literal["sqrt", "product"] = "sqrt"
+    score_rule: ScoreRule = "sqrt"
     score_threshold: float  # detections at or below it are left out, unless asked otherwise
     lowest_score_threshold: float  # the lowest that may be asked for
     checkpoint_sha256: str = ""
@@ -51,7 +55,7 @@ class Manifest:
                 f"manifest: expected 0 <= lowest_score_threshold <= score_threshold <= 1, got "
                 f"{self.lowest_score_threshold}, {self.score_threshold}"
             )
-        counts = (self.proposals, self.detections, 1 if self.batch is None else self.batch)
+        counts = [n for n in (self.proposals, self.detections, self.batch) if n is not None]
         if min(counts) < 1 or not self.strides:
             raise ValueError(
                 f"manifest: expected proposals, detections, batch >= 1 and some strides, got "

@@ -17,7 +17,7 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector, TwoStageDetector
 
 ORIGIN = Origin(checkpoint_sha256="ab" * 32, license="CC0-1.0", provenance="seed 0")
 
@@ -26,7 +26,7 @@ ORIGIN = Origin(checkpoint_sha256="ab" * 32, license="CC0-1.0", provenance="seed
 class Exported:
     """A detector and the file made of it."""
 
-    model: TwoStageDetector
+    model: AnyDetector
     config: Config
     path: Path
 
@@ -44,16 +44,19 @@ class Exported:
         return RawDetections(*(output.numpy() for output in found))
 
 
-def lively_detector(config: Config, seed: int = 0) -> TwoStageDetector:
+def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     """A fresh detector whose output layers are scaled so that logits and boxes vary."""
     torch.manual_seed(seed)
     model = build_detector(config).eval()
     head = model.first_stage.head
-    _spread_at_first_call(head.heatmap, 1.5)
     _spread_at_first_call(head.regression, 1.5)
-    for stage in model.second_stage.stages:
-        _spread_at_first_call(stage.class_logits, 2.0)
-        _spread_at_first_call(stage.deltas, 2.0)
+    if isinstance(model, TwoStageDetector):
+        _spread_at_first_call(head.heatmap, 1.5)
+        for stage in model.second_stage.stages:
+            _spread_at_first_call(stage.class_logits, 2.0)
+            _spread_at_first_call(stage.deltas, 2.0)
+    else:
+        _spread_at_first_call(head.class_heatmaps, 2.0)
     images, sizes = canvases(1, 192, 256)
     with torch.no_grad():
         model(torch.from_numpy(images), torch.from_numpy(sizes))
@@ -72,7 +75,7 @@ def _spread_at_first_call(layer: nn.Module, spread: float) -> None:
     handle = layer.register_forward_hook(scale)
 
 
-def export_to(folder: Path, model: TwoStageDetector, config: Config) -> Exported:
+def export_to(folder: Path, model: AnyDetector, config: Config) -> Exported:
     """Export to a file of the preset's name, any canvas, any batch."""
     path = folder / f"{config.preset}.onnx"
     export_onnx(model, config, path, origin=ORIGIN)

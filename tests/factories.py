@@ -14,6 +14,8 @@ from cn2.trainer.config import Config, InputConfig
 from cn2.trainer.model_config import (
     CascadeRCNNConfig,
     CenterNetConfig,
+    ExtraPositivesConfig,
+    FederatedConfig,
     FPNConfig,
     ModelConfig,
     NanoConfig,
@@ -40,6 +42,34 @@ def tiny_model_config() -> ModelConfig:
             levels=(3, 4, 5), fc_channels=(16, 16), canonical_size=64.0, rois_per_image=16
         ),
     )
+
+
+def tiny_one_stage_config() -> Config:
+    """`tiny_config` without a second stage: a heat map per class, extra positives."""
+    config = tiny_config()
+    keep = ProposalFilter(pre_nms=40, post_nms=16, nms_iou=0.6)
+    first_stage = replace(
+        config.model.first_stage,
+        class_convs=1,
+        objectness_floor=0.05,
+        test_filter=keep,
+        train_filter=keep,
+        ignore_high_negatives=1.0,
+        heatmap_weight=1.0,
+        regression_weight=2.0,
+        extra_positives=ExtraPositivesConfig(),
+    )
+    model = replace(config.model, first_stage=first_stage, second_stage=None)
+    return replace(config, preset="tiny-one-stage", model=model)
+
+
+def tiny_federated_config() -> Config:
+    """`tiny_config` with sigmoid classifiers and two classes a batch."""
+    config = tiny_config()
+    second = config.model.second_stage
+    assert second is not None
+    second = replace(second, classifier="sigmoid", federated=FederatedConfig(classes=2))
+    return replace(config, preset="tiny-fed", model=replace(config.model, second_stage=second))
 
 
 def tiny_config() -> Config:

@@ -37,6 +37,7 @@ def test_the_wheel_holds_the_packages_and_the_bundle(wheel: Path) -> None:
         "cn2/__init__.py",
         "cn2/py.typed",
         "cn2/trainer/backbones/nano.py",
+        "cn2/trainer/class_lists/lvis-v1.json",
         "cn2/runtime/bundled/nano.safetensors",
         "cn2/runtime/bundled/pictures/annotations.json",
     ):

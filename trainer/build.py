@@ -4,45 +4,63 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 from torch import nn
 
 from .backbones import frozen
 from .backbones.dla import DLA34
 from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
+from .backbones.res2net import Res2Net
 from .backbones.resnet import ResNet
 from .config import Config, InputConfig
-from .detector import Normalizer, TwoStageDetector
+from .detector import AnyDetector, Normalizer, OneStageDetector, TwoStageDetector
 from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
+from .first_stage.class_heatmaps import CenterNetClasses, ClassHead
+from .layers import set_prior
 from .model_config import (
     Backbone,
     BiFPNConfig,
     CascadeRCNNConfig,
     CenterNetConfig,
     DLAConfig,
+    DLAUpConfig,
     EfficientNetLiteConfig,
     FPNConfig,
     NanoConfig,
     Neck,
+    Res2NetConfig,
     ResNetConfig,
 )
 from .necks.bifpn import BiFPN
+from .necks.dla_up import DLAUp
 from .necks.fpn import FPN
 from .second_stage.cascade import CascadeRCNN, CascadeStage, Pooling, Selection
 
+P2 = 2  # the level of a backbone's finest feature, stride 4
 
-def build_detector(config: Config) -> TwoStageDetector:
+
+def build_detector(config: Config) -> AnyDetector:
     """A detector with fresh weights, in training mode; seed torch before for the same weights."""
-    model = config.model
+    model, classes = config.model, len(config.class_names)
+    preprocess = build_normalizer(config.input)
     backbone = build_backbone(model.backbone)
+    neck = build_neck(model.neck, backbone.channels)
+    pyramid = model.neck.levels, model.neck.channels
+    if model.second_stage is None:
+        return OneStageDetector(
+            preprocess=preprocess,
+            backbone=backbone,
+            neck=neck,
+            first_stage=build_class_heatmaps(model.first_stage, *pyramid, classes),
+            test_filter=model.first_stage.test_filter,
+        )
     return TwoStageDetector(
-        preprocess=build_normalizer(config.input),
+        preprocess=preprocess,
         backbone=backbone,
-        neck=build_neck(model.neck, backbone.channels),
-        first_stage=build_first_stage(model.first_stage, model.neck.levels, model.neck.channels),
-        second_stage=build_second_stage(
-            model.second_stage, model.neck.levels, model.neck.channels, len(config.class_names)
-        ),
+        neck=neck,
+        first_stage=build_first_stage(model.first_stage, *pyramid),
+        second_stage=build_second_stage(model.second_stage, *pyramid, classes),
         test_filter=model.first_stage.test_filter,
     )
 
@@ -53,22 +71,45 @@ def build_normalizer(config: InputConfig) -> Normalizer:
 
 
 def build_backbone(config: Backbone) -> frozen.Backbone:
-    """A backbone; its `channels` are those of its features at strides 8, 16 and 32."""
+    """A backbone; its `channels` are those of its features at strides 4, 8, 16, 32."""
     match config:
         case NanoConfig():
             return NanoBackbone(config.widths, config.hidden, config.blocks, config.frozen_stages)
         case DLAConfig():
             return DLA34(config.frozen_stages)
         case ResNetConfig():
-            return ResNet(config.depth, config.frozen_stages, config.stride_in)
+            return ResNet(
+                config.depth,
+                config.frozen_stages,
+                config.stride_in,
+                groups=config.groups,
+                group_width=config.group_width,
+                deformable_stages=config.deformable_stages,
+            )
+        case Res2NetConfig():
+            return Res2Net(
+                config.depth,
+                config.frozen_stages,
+                splits=config.splits,
+                split_width=config.split_width,
+                deformable_stages=config.deformable_stages,
+            )
         case EfficientNetLiteConfig():
             return EfficientNetLite(config.frozen_stages)
         case _:
             assert_never(config)
 
 
-def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
-    """The pyramid over backbone features of these channels."""
+def build_neck(config: Neck, channels: tuple[int, ...]) -> nn.Module:
+    """The pyramid over the backbone features of its own finest level and above.
+
+    Args:
+        config: of the neck.
+        channels: of the backbone's features, P2 and above.
+    Raises:
+        ValueError: the neck has no way to its number of channels.
+    """
+    inputs = channels[config.levels[0] - P2 :]
     match config:
         case FPNConfig():
             return FPN(inputs, config.channels, len(config.levels))
@@ -81,6 +122,13 @@ def build_neck(config: Neck, inputs: tuple[int, ...]) -> nn.Module:
                 norm_groups=config.norm_groups,
                 flavour=config.flavour,
             )
+        case DLAUpConfig():
+            if config.channels != inputs[0]:
+                raise ValueError(
+                    f"neck.channels: expected {inputs[0]}, what the backbone has at level "
+                    f"P{config.levels[0]}, got {config.channels}"
+                )
+            return DLAUp(inputs)
         case _:
             assert_never(config)
 
@@ -95,9 +143,27 @@ def build_first_stage(
         norm_groups=config.norm_groups,
         levels=len(levels),
         regression_bias=config.regression_bias,
+        deformable=config.deformable,
     )
-    head.set_prior(config.prior)
+    set_prior(head.heatmap, config.prior)
     return CenterNetFirstStage(head, strides_of(levels), config.objectness_floor)
+
+
+def build_class_heatmaps(
+    config: CenterNetConfig, levels: tuple[int, ...], channels: int, classes: int
+) -> CenterNetClasses:
+    """The only stage of a one-stage detector, over pyramid levels of these numbers and channels."""
+    head = ClassHead(
+        channels,
+        classes,
+        class_convs=config.class_convs,
+        convs=config.convs,
+        norm_groups=config.norm_groups,
+        levels=len(levels),
+        regression_bias=config.regression_bias,
+    )
+    set_prior(head.class_heatmaps, config.prior)
+    return CenterNetClasses(head, strides_of(levels), config.objectness_floor)
 
 
 def build_second_stage(
@@ -120,7 +186,11 @@ def build_second_stage(
     selection = Selection(
         config.score_rule, config.score_threshold, config.nms_iou, config.detections
     )
-    return CascadeRCNN(stages, pooling, selection)
+    if config.classifier == "sigmoid":
+        for stage in stages:
+            set_prior(stage.class_logits, config.class_prior)
+    freq_weight = None if config.federated is None else torch.ones(classes)
+    return CascadeRCNN(stages, pooling, selection, config.classifier, freq_weight)
 
 
 def strides_of(levels: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -19,13 +18,14 @@ from cn2.runtime.errors import ModelFormatError
 
 from .build import build_detector
 from .config import Config, config_from_dict, config_to_dict
-from .detector import TwoStageDetector
+from .detector import AnyDetector
 from .safetensors_file import write_tensors
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
-CLASSIFIER = ".class_logits."  # part of the names of tensors with a row per class
+# Parts of the names of tensors with a row per class.
+CLASSIFIERS = (".class_logits.", ".class_heatmaps.", ".freq_weight")
 
 
 def save_checkpoint(
@@ -46,7 +46,7 @@ def describe_checkpoint(config: Config, *, license: str, provenance: str) -> dic
     }
 
 
-def load_checkpoint(path: Path) -> tuple[TwoStageDetector, Config, dict[str, str]]:
+def load_checkpoint(path: Path) -> tuple[AnyDetector, Config, dict[str, str]]:
     """Read a checkpoint: the detector in eval mode on the CPU, its config, the metadata.
 
     Raises:
@@ -105,9 +105,14 @@ def load_weights(model: nn.Module, path: Path, class_names: tuple[str, ...]) -> 
     config, _, tensors = read_checkpoint(path)
     own = model.state_dict()
     same = config.class_names == class_names
-    fresh = [] if same else [name for name in own if CLASSIFIER in name and name in tensors]
+    fresh = [] if same else [name for name in own if is_classifier(name) and name in tensors]
     load_strictly(model, tensors | {name: own[name] for name in fresh}, path)
     return fresh
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a tensor has a row for each class, so that other classes need another one."""
+    return any(part in name for part in CLASSIFIERS)
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

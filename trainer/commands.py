@@ -14,11 +14,12 @@ from cn2.runtime.errors import Cn2Error
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .config import Backbone, Config
+    from .config import Config
     from .data.datasets import DataSource
+    from .model_config import Backbone, ModelConfig
 
 Option = typer.Option
-NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN"}
+NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN", "dla-up": "DLA-up"}
 
 
 def register(app: typer.Typer) -> None:
@@ -196,23 +197,41 @@ def describe(config: Config) -> tuple[str, ...]:
     model = config.model
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_detector(config).parameters())
-    levels = f"P{model.neck.levels[0]}-P{model.neck.levels[-1]}"
+    levels = "-".join(
+        f"P{level}" for level in sorted({model.neck.levels[0], model.neck.levels[-1]})
+    )
     return (
         backbone_name(model.backbone),
         f"{NECK_NAMES[model.neck.kind]} {levels}, {model.neck.channels} channels",
-        f"CenterNet, {model.first_stage.test_filter.post_nms} proposals",
-        f"cascade of {len(model.second_stage.ious)}",
+        *stage_names(model),
         f"{config.input.short_edge}/{config.input.long_edge} {config.input.interpolation}",
         f"{parameters / 1e6:.1f} M",
         str(len(config.class_names)),
     )
 
 
+def stage_names(model: ModelConfig) -> tuple[str, str]:
+    """Both stages in words."""
+    second = model.second_stage
+    if second is None:
+        return "CenterNet, a heat map per class", "none"
+    first = f"CenterNet, {model.first_stage.test_filter.post_nms} proposals"
+    stages = len(second.ious)
+    kind = f"cascade of {stages}" if stages > 1 else "one box head"
+    return first, kind if second.classifier == "softmax" else f"{kind}, {second.classifier}"
+
+
 def backbone_name(backbone: Backbone) -> str:
     """Kind and depth as papers write them."""
+    deformable = "-DCN" if getattr(backbone, "deformable_stages", ()) else ""
     match backbone.kind:
+        case "resnet" if backbone.groups > 1:
+            size = f"{backbone.groups}x{backbone.group_width}d"
+            return f"ResNeXt-{backbone.depth}-{size}{deformable}"
         case "resnet":
-            return f"ResNet-{backbone.depth}"
+            return f"ResNet-{backbone.depth}{deformable}"
+        case "res2net":
+            return f"Res2Net-{backbone.depth}{deformable}"
         case "dla":
             return f"DLA-{backbone.depth}"
         case "nano":

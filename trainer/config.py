@@ -19,6 +19,7 @@ from .strict import Strict
 from .train_config import TrainConfig
 
 Interpolation = Literal["antialias", "linear"]
+Rounding = Literal["nearest", "down"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class InputConfig(Strict):
     long_edge: int  # ... unless the long side would exceed this
     divisor: int  # the canvas is padded to a multiple of this, pixels
     interpolation: Interpolation = "antialias"  # antialias: Pillow bilinear; linear: OpenCV
+    rounding: Rounding = "nearest"  # of the resized sides to whole pixels
 
 
 @dataclass(frozen=True, kw_only=True)

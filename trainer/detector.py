@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from .first_stage.centernet import CenterNetFirstStage
+from .first_stage.class_heatmaps import CenterNetClasses
 from .model_config import ProposalFilter
 from .second_stage.cascade import CascadeRCNN
 from .structures import RawDetections
@@ -52,11 +53,58 @@ class Normalizer(nn.Module):
         return x * inside.to(x.dtype)  # a third of the time of torch.where in ONNX Runtime
 
 
-class TwoStageDetector(nn.Module):
+class FeaturePyramid(nn.Module):
+    """The beginning of every detector: pictures in, pyramid features out.
+
+    The canvas (H, W) is a multiple of the config's divisor.
+    """
+
+    def __init__(self, *, preprocess: Normalizer, backbone: nn.Module, neck: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.neck = neck
+
+    def features(self, images: Tensor, image_sizes: Tensor) -> list[Tensor]:
+        """uint8 RGB (B, H, W, 3), sizes (B, 2) -> pyramid levels (B, C, h, w), fine to coarse."""
+        levels: list[Tensor] = self.neck(self.backbone(self.preprocess(images, image_sizes)))
+        return levels
+
+
+class OneStageDetector(FeaturePyramid):
+    """CenterNet*: a heat map for each class, no second stage; arXiv 2103.07461, Sec. 5.
+
+    Training uses the parts; `forward` is inference, and what it returns is what the exported file
+    returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        preprocess: Normalizer,
+        backbone: nn.Module,
+        neck: nn.Module,
+        first_stage: CenterNetClasses,
+        test_filter: ProposalFilter,
+    ) -> None:
+        super().__init__(preprocess=preprocess, backbone=backbone, neck=neck)
+        self.first_stage = first_stage
+        self.test_filter = test_filter
+        self.strides = first_stage.strides
+
+    def forward(
+        self, images: Tensor, image_sizes: Tensor, score_threshold: Tensor | None = None
+    ) -> RawDetections:
+        """Detect objects; see `TwoStageDetector.forward`."""
+        output = self.first_stage(self.features(images, image_sizes))
+        return self.first_stage.detect(output, self.test_filter, image_sizes, score_threshold)
+
+
+class TwoStageDetector(FeaturePyramid):
     """CenterNet2: a probabilistic two-stage detector, arXiv 2103.07461.
 
-    The canvas (H, W) is a multiple of the config's divisor. Training uses the parts; `forward` is
-    inference, and what it returns is what the exported file returns.
+    Training uses the parts; `forward` is inference, and what it returns is what the exported file
+    returns.
     """
 
     def __init__(
@@ -69,19 +117,11 @@ class TwoStageDetector(nn.Module):
         second_stage: CascadeRCNN,
         test_filter: ProposalFilter,
     ) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        self.backbone = backbone
-        self.neck = neck
+        super().__init__(preprocess=preprocess, backbone=backbone, neck=neck)
         self.first_stage = first_stage
         self.second_stage = second_stage
         self.test_filter = test_filter
         self.strides = first_stage.strides
-
-    def features(self, images: Tensor, image_sizes: Tensor) -> list[Tensor]:
-        """uint8 RGB (B, H, W, 3), sizes (B, 2) -> pyramid levels (B, C, h, w), fine to coarse."""
-        levels: list[Tensor] = self.neck(self.backbone(self.preprocess(images, image_sizes)))
-        return levels
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, score_threshold: Tensor | None = None
@@ -101,3 +141,24 @@ class TwoStageDetector(nn.Module):
             features, proposals, image_sizes, score_threshold
         )
         return detections
+
+
+AnyDetector: TypeAlias = OneStageDetector | TwoStageDetector
+
+
+@torch.no_grad()
+def set_frequency_weights(detector: AnyDetector, weights: Tensor) -> None:
+    """Set the weights (C,) that the federated loss draws classes with.
+
+    Raises:
+        ValueError: a detector without this loss, or of another number of classes.
+    """
+    second = detector.second_stage if isinstance(detector, TwoStageDetector) else None
+    if second is None or second.freq_weight is None:
+        raise ValueError("frequency weights: expected a detector with a federated loss, got none")
+    if weights.shape != second.freq_weight.shape:
+        raise ValueError(
+            f"frequency weights: expected {tuple(second.freq_weight.shape)}, one per class, got "
+            f"{tuple(weights.shape)}"
+        )
+    second.freq_weight.copy_(weights)

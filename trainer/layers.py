@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,20 +50,35 @@ def upsample_to(x: Tensor, finer: Tensor) -> Tensor:
     return F.interpolate(x, size=finer.shape[-2:], mode="nearest")
 
 
+class OffsetConv2d(nn.Conv2d):
+    """A convolution that starts at zero, as what it predicts are corrections."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 def initialise_convolutions(module: nn.Module) -> None:
     """Kaiming-normal weights (ReLU, fan out) and zero biases for every convolution inside.
 
+    An `OffsetConv2d` stays zero.
     Source: He et al., arXiv 1502.01852, Sec. 2.2.
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, OffsetConv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
 
-def in_fp32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer that boxes or scores are read from: in fp32, also where autocast lowers."""
+def set_prior(layer: nn.Conv2d | nn.Linear, prior: float) -> None:
+    """Make a layer of logits start at this probability; RetinaNet, arXiv 1708.02002, Sec. 4.1."""
+    nn.init.constant_(layer.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
+
+
+def in_fp32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a layer that positions or scores are read from: in fp32, also where autocast lowers."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         y: Tensor = layer(x)

@@ -64,13 +64,18 @@ def heatmap_focal_loss(
 
 
 def giou_loss(ltrb: Tensor, targets: Tensor) -> Tensor:
-    """Generalised IoU loss of boxes that share their location, summed.
+    """Generalised IoU loss of boxes that share their location, summed; see `giou_losses`."""
+    return giou_losses(ltrb, targets).sum()
+
+
+def giou_losses(ltrb: Tensor, targets: Tensor) -> Tensor:
+    """Generalised IoU loss of each of some boxes that share their location with their target.
 
     Args:
         ltrb: (P, 4) predicted distances to the sides, >= 0.
         targets: (P, 4) true distances, > 0, in the same unit.
     Returns:
-        [] sum of 1 - (inter + 1) / (union + 1) + (hull - union) / hull. The + 1, in squared units
+        (P,) 1 - (inter + 1) / (union + 1) + (hull - union) / hull. The + 1, in squared units
         of the distances, is the official code's; it favours no box but keeps tiny ones quiet.
     Raises:
         ValueError: the shapes differ or are not (P, 4).
@@ -86,7 +91,7 @@ def giou_loss(ltrb: Tensor, targets: Tensor) -> Tensor:
     union = _area(ltrb) + _area(targets) - intersection
     hull = _area(larger)
     overlap = (intersection + 1) / (union + 1)
-    return (1 - overlap + (hull - union) / hull).sum()
+    return 1 - overlap + (hull - union) / hull
 
 
 def _area(ltrb: Tensor) -> Tensor:
@@ -104,6 +109,23 @@ def classification_loss(logits: Tensor, classes: Tensor) -> Tensor:
         []; 0 with a gradient where there are no RoIs.
     """
     return functional.cross_entropy(logits, classes, reduction="sum")
+
+
+def sigmoid_classification_loss(
+    logits: Tensor, classes: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropy of each class on its own, summed over RoIs and classes.
+
+    Args:
+        logits: (R, C + 1); the last column, of the background, has no loss.
+        classes: (R,) int64 in 0..C; a background RoI, C, is a negative of every class.
+        counted: (C,) bool, the classes that count; None: all.
+    Returns:
+        []; 0 with a gradient where there are no RoIs.
+    """
+    wanted = functional.one_hot(classes, logits.shape[1])[:, :-1].to(logits.dtype)
+    found = functional.binary_cross_entropy_with_logits(logits[:, :-1], wanted, reduction="none")
+    return found.sum() if counted is None else (found * counted).sum()
 
 
 def box_delta_loss(deltas: Tensor, targets: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -12,16 +12,33 @@ from .strict import Strict
 # Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
 # is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
 FrozenStages = Annotated[int, Field(ge=0, le=5)]
+# Stages, counted so, with modulated deformable convolutions, arXiv 1811.11168, for their 3x3 ones.
+DeformableStages = tuple[Literal[2, 3, 4, 5], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(Strict):
-    """ResNet with frozen BatchNorm."""
+    """ResNet, or with groups ResNeXt (arXiv 1611.05431), with frozen BatchNorm."""
 
     kind: Literal["resnet"] = "resnet"
     depth: Literal[50, 101] = 50
     frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
     stride_in: Literal["1x1", "3x3"] = "1x1"  # as Caffe's weights have it, or torchvision's
+    groups: int = 1  # of the 3x3 convolutions
+    group_width: int = 64  # channels of each group in res2, twice as many in each later stage
+    deformable_stages: DeformableStages = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Res2NetConfig(Strict):
+    """Res2Net, arXiv 1904.01169, with frozen BatchNorm."""
+
+    kind: Literal["res2net"] = "res2net"
+    depth: Literal[50, 101] = 101
+    frozen_stages: FrozenStages = 2  # stem and res2 take no gradient
+    splits: Annotated[int, Field(ge=2)] = 4
+    split_width: int = 26  # channels of each split in res2, twice as many in each later stage
+    deformable_stages: DeformableStages = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +95,15 @@ class BiFPNConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DLAUpConfig(Strict):
+    """DLA's up path, arXiv 1707.06484, Sec. 4.2, with deformable convolutions: one fine level."""
+
+    kind: Literal["dla-up"] = "dla-up"
+    levels: tuple[Literal[2, 3, 4]] = (2,)
+    channels: int = 64  # as many as the backbone has at that level
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProposalFilter(Strict):
     """Which first-stage boxes go on."""
 
@@ -87,16 +113,28 @@ class ProposalFilter(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtraPositivesConfig(Strict):
+    """Cells beside an object's centre become positive where they predict its box well already."""
+
+    largest_loss: float = 0.2  # GIoU loss of the predicted box from which a cell is no positive
+    # nor from the so-many-th smallest loss of its object on
+    rank: Annotated[int, Field(ge=1, le=9)] = 9
+
+
+@dataclass(frozen=True, kw_only=True)
 class CenterNetConfig(Strict):
-    """Class-agnostic CenterNet first stage, arXiv 2103.07461, Sec. 5."""
+    """CenterNet, arXiv 2103.07461, Sec. 5: class-agnostic before a second stage, else per class."""
 
     kind: Literal["centernet"] = "centernet"
     sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
     convs: int = 4
+    deformable: bool = False  # the last of these convolutions
+    class_convs: int = 0  # of a tower of its own for the class heat maps; without a second stage
     norm_groups: int = 32
     prior: float = 0.01  # initial P(object) of every location
     regression_bias: float = 8.0  # initial distances, strides; positive, or the ReLU stays shut
-    objectness_floor: float = 1e-4  # locations at or below never become proposals
+    # Locations at or below never become proposals; without a second stage, the score threshold.
+    objectness_floor: float = 1e-4
     test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
     train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
     min_overlap: float = 0.8  # of the heat map's Gaussian radius
@@ -107,11 +145,20 @@ class CenterNetConfig(Strict):
     ignore_high_negatives: float = 0.85  # negatives at or above this probability carry no loss
     heatmap_weight: float = 0.5
     regression_weight: float = 1.0
+    extra_positives: ExtraPositivesConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederatedConfig(Strict):
+    """Judge each batch on few classes: for data where only some were looked for in a picture."""
+
+    classes: int = 50  # those that occur in the batch, and others drawn up to this many
+    frequency_power: float = 0.5  # drawn in proportion to this power of a class's pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class CascadeRCNNConfig(Strict):
-    """Cascade of box heads, arXiv 1712.00726; one entry of `ious` per stage."""
+    """Cascade of box heads, arXiv 1712.00726; one entry of `ious` per stage, one: Faster R-CNN."""
 
     kind: Literal["cascade"] = "cascade"
     levels: tuple[int, ...]  # pyramid levels that RoIs are pooled from
@@ -128,6 +175,9 @@ class CascadeRCNNConfig(Strict):
     sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
     rois_per_image: int = 512
     positive_fraction: float = 0.25
+    classifier: Literal["softmax", "sigmoid"] = "softmax"  # classes exclude one another or not
+    class_prior: float = 0.01  # initial probability of each class, of sigmoids
+    federated: FederatedConfig | None = None  # of the class loss of sigmoids
     score_rule: Literal["sqrt", "product"] = "sqrt"  # of the official code; of the paper
     score_threshold: float = 0.05
     nms_iou: float = 0.7
@@ -139,12 +189,26 @@ class CascadeRCNNConfig(Strict):
                 f"cascade: expected as many delta_weights as ious, got {len(self.delta_weights)} "
                 f"and {len(self.ious)}"
             )
+        if self.federated is not None and self.classifier != "sigmoid":
+            raise ValueError(
+                f"cascade.federated: expected classifier sigmoid, got {self.classifier}; softmax "
+                "cannot leave classes out"
+            )
 
 
 Backbone = Annotated[
-    ResNetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig, Field(discriminator="kind")
+    ResNetConfig | Res2NetConfig | DLAConfig | NanoConfig | EfficientNetLiteConfig,
+    Field(discriminator="kind"),
 ]
-Neck = Annotated[FPNConfig | BiFPNConfig, Field(discriminator="kind")]
+Neck = Annotated[FPNConfig | BiFPNConfig | DLAUpConfig, Field(discriminator="kind")]
+
+
+class DetectionLimits(NamedTuple):
+    """Which detections a detector returns."""
+
+    score_threshold: float  # scores at or below are left out
+    nms_iou: float  # of two boxes of a class that overlap by more the worse one is left out
+    detections: int  # most per picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +218,16 @@ class ModelConfig(Strict):
     backbone: Backbone
     neck: Neck
     first_stage: CenterNetConfig
-    second_stage: CascadeRCNNConfig
+    second_stage: CascadeRCNNConfig | None  # None: the first stage knows the classes
+
+    @property
+    def limits(self) -> DetectionLimits:
+        """Which detections the whole detector returns, whatever its last stage."""
+        first, second = self.first_stage, self.second_stage
+        if second is None:
+            filter = first.test_filter
+            return DetectionLimits(first.objectness_floor, filter.nms_iou, filter.post_nms)
+        return DetectionLimits(second.score_threshold, second.nms_iou, second.detections)
 
     def __post_init__(self) -> None:
         levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
@@ -162,7 +235,14 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"first_stage.sizes_of_interest: expected one per level {levels}, got {len(sizes)}"
             )
+        if self.second_stage is None:
+            return
         if not set(self.second_stage.levels) <= set(levels):
             raise ValueError(
                 f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
+            )
+        if self.first_stage.class_convs:
+            raise ValueError(
+                "first_stage.class_convs: expected 0 before a second stage, which knows the "
+                f"classes, got {self.first_stage.class_convs}"
             )

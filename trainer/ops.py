@@ -1,7 +1,7 @@
 """The steps of inference that have data-dependent shapes inside, as operators of namespace `cn2`.
 
-Each returns fixed shapes, so the detector around them exports as it is; cn2.export translates the
-four by name. On the CPU and on CUDA they run on torchvision.ops. No gradients.
+Each returns fixed shapes, so the detector around them exports as it is; cn2.export translates them
+by name. On the CPU and on CUDA they run on torchvision.ops. No gradients.
 """
 
 from __future__ import annotations
@@ -84,54 +84,104 @@ def detection_nms(
         number (B,) int32, boxes (B, D, 4), scores (B, D), classes (B, D) int32; descending scores,
         ties by the lower box index, then the lower class; zeros past the number.
     """
-    batch, device = boxes.shape[0], boxes.device
-    number = torch.zeros(batch, dtype=torch.int32, device=device)
-    out_boxes = boxes.new_zeros(batch, detections, 4)
-    out_scores = scores.new_zeros(batch, detections)
-    out_classes = torch.zeros(batch, detections, dtype=torch.int32, device=device)
-    for picture in range(batch):
-        rows, classes = _suppress_per_class(
-            boxes[picture], scores[picture], score_threshold, iou_threshold
-        )
-        found = scores[picture, rows, classes]
-        order = torch.sort(found, descending=True, stable=True).indices[:detections]
-        count = len(order)
-        number[picture] = count
-        out_boxes[picture, :count] = boxes[picture, rows[order]]
-        out_scores[picture, :count] = found[order]
-        out_classes[picture, :count] = classes[order].to(torch.int32)
-    return number, out_boxes, out_scores, out_classes
-
-
-def _suppress_per_class(
-    boxes: Tensor, scores: Tensor, score_threshold: Tensor, iou_threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Box indices and classes that survive, sorted by box index, then class.
-
-    One class after the other: shifting the classes apart to suppress all at once, as torchvision
-    does, rounds the coordinates.
-    """
-    rows, classes = torch.nonzero(scores > score_threshold, as_tuple=True)
-    survives = torch.zeros_like(rows, dtype=torch.bool)
-    for label in torch.unique(classes):
-        members = torch.nonzero(classes == label).squeeze(1)
-        keep = torchvision.ops.nms(
-            boxes[rows[members]], scores[rows[members], label], iou_threshold
-        )
-        survives[members[keep]] = True
-    return rows[survives], classes[survives]
+    found = []
+    for some, by_class in zip(boxes, scores, strict=True):
+        rows, classes = torch.nonzero(by_class > score_threshold, as_tuple=True)
+        candidates = (some[rows], by_class[rows, classes], classes)
+        found.append(_best_per_class(*candidates, detections, iou_threshold))
+    return _stacked(found)
 
 
 @detection_nms.register_fake
 def _(
     boxes: Tensor, scores: Tensor, score_threshold: Tensor, detections: int, iou_threshold: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _empty_detections(boxes, detections)
+
+
+@torch.library.custom_op("cn2::class_nms", mutates_args=())
+def class_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    class_count: int,
+    detections: int,
+    iou_threshold: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Greedy suppression within each class of boxes that have one class each, then the best.
+
+    Args:
+        boxes: (B, N, 4).
+        scores: (B, N); rows with score 0 are padding.
+        classes: (B, N) int64 in 0..class_count - 1.
+        class_count: C.
+        detections: D, rows to return.
+        iou_threshold: a box goes where its IoU with a better one of its class is above this.
+    Returns:
+        number (B,) int32, boxes (B, D, 4), scores (B, D), classes (B, D) int32; descending scores,
+        ties by the lower index; zeros past the number.
+    """
+    found = []
+    for some, some_scores, labels in zip(boxes, scores, classes, strict=True):
+        valid = torch.nonzero(some_scores > 0).squeeze(1)
+        candidates = (some[valid], some_scores[valid], labels[valid])
+        found.append(_best_per_class(*candidates, detections, iou_threshold))
+    return _stacked(found)
+
+
+@class_nms.register_fake
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    class_count: int,
+    detections: int,
+    iou_threshold: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _empty_detections(boxes, detections)
+
+
+def _best_per_class(
+    boxes: Tensor, scores: Tensor, classes: Tensor, count: int, iou_threshold: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of boxes (N, 4) with a score and a class each the best that survive: a row of detections.
+
+    One class after the other: shifting the classes apart to suppress all at once, as torchvision
+    does, rounds the coordinates.
+    """
+    survives = torch.zeros_like(classes, dtype=torch.bool)
+    for label in torch.unique(classes):
+        members = torch.nonzero(classes == label).squeeze(1)
+        keep = torchvision.ops.nms(boxes[members], scores[members], iou_threshold)
+        survives[members[keep]] = True
+    rows = torch.nonzero(survives).squeeze(1)
+    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices[:count]]
+    missing = count - len(rows)
+    pad = torch.nn.functional.pad
+    return (
+        torch.tensor(len(rows), dtype=torch.int32, device=boxes.device),
+        pad(boxes[rows], (0, 0, 0, missing)),
+        pad(scores[rows], (0, missing)),
+        pad(classes[rows].to(torch.int32), (0, missing)),
+    )
+
+
+def _stacked(
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The detections of each picture as those of a batch."""
+    number, boxes, scores, classes = (torch.stack(part) for part in zip(*found, strict=True))
+    return number, boxes, scores, classes
+
+
+def _empty_detections(boxes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The shapes and types of detections."""
     batch = boxes.shape[0]
     return (
         boxes.new_empty(batch, dtype=torch.int32),
-        boxes.new_empty(batch, detections, 4),
-        scores.new_empty(batch, detections),
-        boxes.new_empty(batch, detections, dtype=torch.int32),
+        boxes.new_empty(batch, count, 4),
+        boxes.new_empty(batch, count),
+        boxes.new_empty(batch, count, dtype=torch.int32),
     )
 
 

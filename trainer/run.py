@@ -20,12 +20,13 @@ from .checkpoint import load_weights, save_checkpoint
 from .config import Config, config_to_dict
 from .data.coco import CocoDataset
 from .data.datasets import DataSource
-from .detector import TwoStageDetector
+from .detector import AnyDetector, set_frequency_weights
 from .distributed import Ranks
 from .files import write_whole
 from .pretrained import load_backbone, settings_for_pretrained
 from .progress import Reporter, RunLog, StepMeter, read_log
 from .schedule import learning_rate
+from .targets.federated import frequency_weights
 from .train_step import Stepper
 from .training_losses import DetectorLosses
 from .training_state import StateFolder
@@ -100,7 +101,7 @@ class Run:
         )
 
     @property
-    def kept(self) -> TwoStageDetector:
+    def kept(self) -> AnyDetector:
         """The detector that is scored and saved: the mean weights where there are any."""
         mean = self.stepper.mean
         return self.model if mean is None else mean.model
@@ -231,6 +232,18 @@ class Run:
             settings = settings_for_pretrained(self.config)
             if settings:
                 say(f"{backbone}: such weights go with --set {' --set '.join(settings)}")
+        self._restart_mean()
+
+    def weigh_classes(self, data: CocoDataset) -> None:
+        """Where the loss draws classes, let the pictures that show each decide how often."""
+        second = self.config.model.second_stage
+        if second is not None and second.federated is not None:
+            counts = torch.from_numpy(data.image_counts)
+            weights = frequency_weights(counts, second.federated.frequency_power)
+            set_frequency_weights(self.model, weights)
+            self._restart_mean()
+
+    def _restart_mean(self) -> None:
         if self.stepper.mean is not None:
             self.stepper.mean.model.load_state_dict(self.model.state_dict())
 
@@ -254,7 +267,7 @@ class Run:
             self._board = None
 
 
-def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
+def build_model(config: Config, ranks: Ranks) -> AnyDetector:
     """The detector with fresh weights, on its device."""
     torch.manual_seed(config.train.seed)
     model = build_detector(config).to(ranks.device)
@@ -263,11 +276,11 @@ def build_model(config: Config, ranks: Ranks) -> TwoStageDetector:
     return model
 
 
-def synchronise_norms(model: TwoStageDetector, config: Config, ranks: Ranks) -> TwoStageDetector:
+def synchronise_norms(model: AnyDetector, config: Config, ranks: Ranks) -> AnyDetector:
     """BatchNorm over all GPUs where the config asks for it and there are several; else as it is."""
     if not config.train.sync_batch_norm or ranks.world == 1 or ranks.device.type != "cuda":
         return model
-    synchronised: TwoStageDetector = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    synchronised: AnyDetector = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return synchronised
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 class FirstStageOutput(NamedTuple):
     """Dense predictions of the first stage, one entry per pyramid level, fine to coarse."""
 
-    heatmaps: list[Tensor]  # each (B, 1, h, w), logits of P(object)
+    heatmaps: list[Tensor]  # each (B, 1, h, w), logits of P(object); one-stage (B, C, h, w)
     regressions: list[Tensor]  # each (B, 4, h, w), left top right bottom, stride units, >= 0
 
 

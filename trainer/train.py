@@ -67,6 +67,7 @@ def train(
             run.resume()
         else:
             run.start_from(weights, backbone)
+            run.weigh_classes(train_data)
         run.begin()
         try:
             with run.reporter.running(run.state.step), _stop_signals() as stop:

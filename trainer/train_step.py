@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .data.loader import Batch
-from .detector import TwoStageDetector
+from .detector import AnyDetector
 from .distributed import Ranks
 from .mean_weights import MeanWeights
 from .structures import Target
@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
 class LossModule(nn.Module):
     """Pictures and targets to losses as one module, the form in which torch's DDP takes it."""
 
-    def __init__(self, detector: TwoStageDetector, losses: DetectorLosses) -> None:
+    def __init__(self, detector: AnyDetector, losses: DetectorLosses) -> None:
         super().__init__()
         self.detector = detector
         self.losses = losses
@@ -49,7 +49,7 @@ class Stepper:
     """Moves the weights of one detector."""
 
     def __init__(
-        self, model: TwoStageDetector, losses: DetectorLosses, train: TrainConfig, ranks: Ranks
+        self, model: AnyDetector, losses: DetectorLosses, train: TrainConfig, ranks: Ranks
     ) -> None:
         """Take the detector on its device, and wrap it where several processes train."""
         self.model, self.train, self.ranks = model, train, ranks

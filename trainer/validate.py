@@ -15,7 +15,7 @@ from .config import Config
 from .data.coco import CocoDataset, Picture
 from .data.loader import Batch, validation_batches
 from .data.transforms import clip_boxes, scale_boxes
-from .detector import TwoStageDetector
+from .detector import AnyDetector
 from .distributed import Ranks
 from .structures import RawDetections
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate(
-    model: TwoStageDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
+    model: AnyDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """COCO metrics of the detector on every picture, with the input rule of the exported model.
 
@@ -41,14 +41,14 @@ def _metrics(data: CocoDataset, results: list[dict[str, Any]], config: Config) -
         data.annotations,
         results,
         image_ids=[picture.image_id for picture in data.pictures],
-        max_detections=config.model.second_stage.detections,
+        max_detections=config.model.limits.detections,
     )
     return metrics
 
 
 @torch.inference_mode()
 def detect_all(
-    model: TwoStageDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
+    model: AnyDetector, data: CocoDataset, config: Config, ranks: Ranks, batch: int = 8
 ) -> list[dict[str, Any]]:
     """COCO result dicts of this process's share of the pictures.
 

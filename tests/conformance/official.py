@@ -16,13 +16,19 @@ from numpy.typing import NDArray
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.convert.names import translate
-from cn2.trainer.detector import TwoStageDetector
+from cn2.trainer.detector import AnyDetector
 from cn2.trainer.presets import PRESETS
 
 FIXTURES = {  # fixture -> preset
     "CenterNet2_DLA-BiFPN-P3_4x": "dla34-bifpn-p3",
     "CenterNet2_DLA-BiFPN-P5_640_16x_ST": "dla34-bifpn-p5",
     "CenterNet2_R50_1x": "r50-fpn",
+    "CenterNet2_X101-DCN_2x": "x101-dcn-fpn",
+    "CenterNet2_R2-101-DCN-BiFPN_1280_4x": "r2-101-dcn-bifpn-1280",
+    "CenterNet2-F_R50_1x": "r50-fpn-faster",
+    "CenterNet-FPN_R50_1x": "centernet-r50-fpn",
+    "LVIS_CenterNet2_R50_Fed_1x": "r50-fpn-lvis-fed",
+    "CenterNet-S4_DLA_8x": "centernet-dla34-s4",
 }
 
 
@@ -59,7 +65,36 @@ def fixture_weights(shared: Path, fixture: Fixture) -> dict[str, NDArray[Any]]:
     weights: dict[str, NDArray[Any]] = _fill_weights(shared).fill(
         fixture.facts["seed"], spec, overrides, fixture.facts["scales"]
     )
-    return weights
+    return weights | {
+        name: value.reshape(spec[name][0])
+        for suffix, value in _constants(fixture).items()
+        for name in spec
+        if name.endswith(suffix)
+    }
+
+
+def _constants(fixture: Fixture) -> dict[str, NDArray[Any]]:
+    """Ends of names, and the values that come from the config or the data set."""
+    mean_and_std = {
+        name: np.array(fixture.facts["input"][name], np.float32)
+        for name in ("pixel_mean", "pixel_std")
+    }
+    frequencies = fixture.arrays.get("buffer/freq_weight")
+    return mean_and_std | ({} if frequencies is None else {".freq_weight": frequencies})
+
+
+def feature_names(levels: tuple[int, ...]) -> list[str]:
+    """Levels of a pyramid, or the only one of DLA's up path."""
+    return ["dla2"] if levels == (2,) else [f"p{level}" for level in levels]
+
+
+def clipped_raw_boxes(fixture: Fixture) -> NDArray[Any]:
+    """The fixture's detections on the resized picture, clipped to it.
+
+    One-stage models are clipped later in the official code, as boxes of the original picture.
+    """
+    height, width = fixture.facts["input"]["resized_hw"]
+    return np.clip(fixture.arrays["raw/boxes"], 0, [width, height, width, height])
 
 
 def _fill_weights(shared: Path) -> ModuleType:
@@ -72,7 +107,7 @@ def _fill_weights(shared: Path) -> ModuleType:
     return module
 
 
-def build_official(shared: Path, fixture: Fixture) -> TwoStageDetector:
+def build_official(shared: Path, fixture: Fixture) -> AnyDetector:
     """Our detector with the fixture's weights, in training mode as built."""
     config = fixture.config
     detector = build_detector(config)

@@ -9,7 +9,7 @@ import pytest
 from cn2.export.describe import open_checkpoint
 from cn2.runtime.demo import CHECKPOINT
 from exported import Exported, export_to, lively_detector
-from factories import tiny_config
+from factories import tiny_config, tiny_one_stage_config
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +22,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The tiny detector."""
     config = tiny_config()
     return export_to(tmp_path_factory.mktemp("tiny"), lively_detector(config), config)
+
+
+@pytest.fixture(scope="session")
+def one_stage(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The tiny detector without a second stage."""
+    config = tiny_one_stage_config()
+    return export_to(tmp_path_factory.mktemp("one-stage"), lively_detector(config), config)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def test_nano_finds_what_torch_finds(nano: Exported, batch: int, height: int, wi
     assert expected.num_detections.min() >= 5
 
 
-@pytest.mark.parametrize("name", ["tiny", "nano"])
+@pytest.mark.parametrize("name", ["tiny", "one_stage", "nano"])
 def test_a_batch_is_its_pictures_one_by_one(name: str, request: pytest.FixtureRequest) -> None:
     backend = request.getfixturevalue(name).backend
     images, sizes = canvases(8, 96, 160, seed=3)

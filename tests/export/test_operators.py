@@ -175,6 +175,42 @@ def test_detection_nms_ties_go_to_the_lower_box_then_the_lower_class() -> None:
     np.testing.assert_array_equal(found[0], boxes[0, [0, 0, 1, 1]].numpy())
 
 
+# --- class_nms
+
+
+@pytest.mark.parametrize(
+    ("detections", "labels"),
+    [(25, 3), (5, 3), (100, 3), (25, 1), (60, 60)],  # 60 boxes come; of one class, of 60
+)
+def test_class_nms(detections: int, labels: int) -> None:
+    function = partial(ops.class_nms, class_count=labels, detections=detections, iou_threshold=0.6)
+    example = (torch.rand(2, 60, 4), torch.rand(2, 60), torch.zeros(2, 60, dtype=torch.int64))
+    run, _ = through_onnx(function, example, ((0,), (0,), (0,)))
+    for batch in BATCHES:
+        boxes, scores = random_boxes(batch, 60, seed=batch), random_scores(batch, 60, seed=batch)
+        scores[:, 50:] = 0.0  # padding
+        scores[-1] *= batch > 2  # the last picture of a small batch has nothing
+        generator = torch.Generator().manual_seed(batch)
+        classes = torch.randint(0, labels, (batch, 60), generator=generator)
+        found = run(boxes, scores, classes)
+        assert_identical(found, function(boxes, scores, classes))
+        expected = reference.class_nms(
+            boxes[0].double().numpy(), scores[0].tolist(), classes[0].tolist(), detections, 0.6
+        )
+        assert found[0][0] == len(expected)
+        np.testing.assert_array_equal(found[1][0, : len(expected)], boxes[0, expected].numpy())
+        assert found[3][0, : len(expected)].tolist() == classes[0, expected].tolist()
+
+
+def test_class_nms_keeps_equal_boxes_of_different_classes_in_order() -> None:
+    function = partial(ops.class_nms, class_count=4, detections=3, iou_threshold=0.6)
+    example = (torch.rand(2, 5, 4), torch.rand(2, 5), torch.zeros(2, 5, dtype=torch.int64))
+    run, _ = through_onnx(function, example, ((0,), (0,), (0,)))
+    boxes = torch.tensor([10.0, 20.0, 30.0, 40.0]).expand(1, 5, 4).clone()
+    number, _, _, classes = run(boxes, torch.full((1, 5), 0.5), torch.tensor([[2, 2, 1, 3, 0]]))
+    assert (number[0], classes[0].tolist()) == (3, [2, 1, 3])
+
+
 # --- pyramid_roi_align
 
 STRIDES = (8, 16, 32)

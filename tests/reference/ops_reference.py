@@ -64,6 +64,18 @@ def detection_nms(
     return [(row, label) for _, row, label in sorted(found)[:detections]]
 
 
+def class_nms(
+    boxes: Array, scores: list[float], classes: list[int], detections: int, threshold: float
+) -> list[int]:
+    """One picture's detections as box indices, best first; each box has one class."""
+    found: list[int] = []
+    for label in set(classes):
+        rows = [i for i in range(len(boxes)) if classes[i] == label and scores[i] > 0]
+        kept = greedy(boxes[rows], [scores[i] for i in rows], threshold)
+        found += [rows[i] for i in kept]
+    return sorted(found, key=lambda i: (-scores[i], i))[:detections]
+
+
 def level_of(box: Array, strides: list[int], canonical_level: int, canonical_size: float) -> int:
     """The position of the level that a box is pooled from."""
     size = math.sqrt((box[2] - box[0]) * (box[3] - box[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from cn2.runtime.canvas import CanvasRule
 
+SQUARE = CanvasRule(short_edge=1560, long_edge=1560, divisor=128, rounding="down")
 OFFICIAL = CanvasRule(short_edge=512, long_edge=736, divisor=128)
 
 
@@ -55,6 +57,39 @@ def test_sizes_of_all_conformance_fixtures(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("picture", "resized"),
     [
+        ((480, 640), (1170, 1560)),
+        ((427, 640), (1040, 1560)),  # 1040.8
+        ((640, 427), (1560, 1040)),
+        ((500, 500), (1560, 1560)),
+        ((3000, 2000), (1560, 1040)),  # shrunk
+        ((2, 6001), (1, 1560)),  # officially 0 x 1560
+        ((49, 49), (1560, 1560)),
+        ((572, 400), (1559, 1090)),  # 572 * (1560 / 572) is less than 1560 in floating point
+    ],
+)
+def test_square_sizes_rounded_down(picture: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert SQUARE.resized_size(*picture) == resized
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000))
+def test_the_square_rule_is_the_official_arithmetic(height: int, width: int) -> None:
+    scale = min(1560 / height, 1560 / width)
+    expected = max(int(height * scale), 1), max(int(width * scale), 1)
+    assert SQUARE.resized_size(height, width) == expected
+    canvas = SQUARE.canvas_size(expected)
+    assert all(0 <= limit - side < 128 for side, limit in zip(expected, canvas, strict=True))
+
+
+def test_rounding_down_on_a_fixed_canvas() -> None:
+    rule = CanvasRule(short_edge=512, long_edge=736, divisor=32, fixed=(480, 640), rounding="down")
+    assert rule.resized_size(427, 640) == (427, 640)
+    assert rule.resized_size(999, 1001) == (480, 480)  # 480.96
+    assert replace(rule, rounding="nearest").resized_size(999, 1001) == (480, 481)
+
+
+@pytest.mark.parametrize(
+    ("picture", "resized"),
+    [
         ((480, 640), (480, 640)),  # shrunk or grown to fit: here neither
         ((240, 320), (480, 640)),
         ((960, 1280), (480, 640)),
@@ -94,6 +129,7 @@ def test_picture_always_fits_the_canvas(
         ({"short_edge": 800}, "got 800, 736, 128"),
         ({"divisor": 0}, "divisor >= 1"),
         ({"interpolation": "cubic"}, "expected antialias or linear, got 'cubic'"),
+        ({"rounding": "up"}, "expected nearest or down, got 'up'"),
         ({"fixed": (512, 700)}, r"multiples of 128, got \(512, 700\)"),
         ({"fixed": (0, 512)}, "multiples of 128"),
     ],

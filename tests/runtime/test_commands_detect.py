@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cn2.runtime.manifest import METADATA_KEY
+from cn2.runtime.manifest import FORMAT_VERSION, METADATA_KEY
 from cn2.runtime.pictures import open_picture
 from command_line import cn2, write_grey, write_png_of_zeros
 from fake_backend import make_manifest
@@ -350,7 +350,7 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     values = json.loads(make_manifest().to_json())
-    text = json.dumps({**values, "format_version": 2, "new_key": 1})
+    text = json.dumps({**values, "format_version": FORMAT_VERSION + 1, "new_key": 1})
     write_tiny_onnx(path, metadata={METADATA_KEY: text})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ FIXED = CanvasRule(short_edge=64, long_edge=96, divisor=32, fixed=(64, 96))
         make_manifest(),
         make_manifest(canvas=FIXED, batch=4, versions={"torch": "2.14.1"}),
         make_manifest(class_names=("größe", 'a "quote"', "列"), score_rule="product"),
+        make_manifest(canvas=replace(FIXED, rounding="down")),
         make_manifest(lowest_score_threshold=0.0, score_threshold=1.0),
     ],
 )
@@ -30,6 +32,12 @@ def test_round_trip(manifest: Manifest) -> None:
     assert Manifest.from_json(text) == manifest
     assert Manifest.from_json(text).to_json() == text
     assert manifest_from_metadata(manifest.metadata(), "m.onnx") == manifest
+
+
+def test_a_file_of_version_1_rounds_to_the_nearest_pixel() -> None:
+    values = json.loads(changed(format_version=1))
+    del values["canvas"]["rounding"]
+    assert Manifest.from_json(json.dumps(values)) == make_manifest(format_version=1)
 
 
 def test_keys_for_other_tools() -> None:
@@ -57,7 +65,7 @@ def changed(**changes: Any) -> str:
         (changed(format_version=None), "expected a cn2 manifest with a format_version, got None"),
         (changed(format_version="1"), "got '1'"),
         (changed(format_version=True), "got True"),
-        (changed(format_version=FORMAT_VERSION + 1), "reads up to 1; upgrade cn2"),
+        (changed(format_version=FORMAT_VERSION + 1), f"reads up to {FORMAT_VERSION}; upgrade cn2"),
         (changed(preset=None), "not valid: preset: "),
         (changed(proposal=5), "proposal: unknown key; did you mean 'proposals'"),
         (changed(proposals="5"), "proposals: .*integer, got '5'"),
@@ -67,6 +75,7 @@ def changed(**changes: Any) -> str:
         (changed(lowest_score_threshold=0.5), "got 0.5, 0.05"),
         (changed(batch=0), "batch >= 1"),
         (changed(strides=[]), "some strides"),
+        (changed(canvas={**json.loads(changed())["canvas"], "rounding": "up"}), "got 'up'"),
         (changed(canvas={"short_edge": 64}), "canvas: long_edge: "),
         (changed(canvas={**json.loads(changed())["canvas"], "fixed": [64, 95]}), "multiples of 32"),
     ],

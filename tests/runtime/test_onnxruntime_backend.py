@@ -21,6 +21,7 @@ from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detector import Detector
 from cn2.runtime.errors import BackendUnavailableError, InferenceError, ModelFormatError
+from cn2.runtime.manifest import FORMAT_VERSION
 from command_line import cn2, write_grey
 from fake_backend import FakeBackend, make_manifest
 from tiny_onnx import SECOND_BOX, tiny_model, write_tiny_onnx
@@ -170,9 +171,9 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_newer_manifest_is_refused(tmp_path: Path) -> None:
-    text = make_manifest().to_json().replace('"format_version": 1', '"format_version": 2')
+    text = make_manifest(format_version=FORMAT_VERSION + 1).to_json()
     path = write_tiny_onnx(tmp_path / "m.onnx", metadata={"cn2.manifest": text})
-    with pytest.raises(ModelFormatError, match="has format version 2, this cn2 reads up to 1"):
+    with pytest.raises(ModelFormatError, match=f"has format version {FORMAT_VERSION + 1}, this "):
         Detector.open(path)
 
 

@@ -14,6 +14,7 @@ from cn2.trainer.backbones.dla import DLA34
 from cn2.trainer.backbones.efficientnet_lite import EfficientNetLite, SameConv2d
 from cn2.trainer.backbones.frozen import Backbone
 from cn2.trainer.backbones.nano import NanoBackbone
+from cn2.trainer.backbones.res2net import Res2Net
 from cn2.trainer.backbones.resnet import Bottleneck, ResNet
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import BiFPN, Flavour, FusionNode, Node, plan_nodes
@@ -34,6 +35,8 @@ BACKBONES: list[Callable[[int], Backbone]] = [
     EfficientNetLite,
     partial(ResNet, 50),
     partial(ResNet, 50, stride_in="3x3"),
+    partial(ResNet, 50, groups=8, group_width=8, deformable_stages=(4, 5)),
+    partial(Res2Net, 50, deformable_stages=(4, 5)),
 ]
 
 
@@ -43,7 +46,7 @@ def test_strides_and_channels(make: Callable[[int], Backbone]) -> None:
     backbone = make(0)
     features = backbone.eval()(torch.zeros(2, 3, 64, 96))
     expected = [
-        (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (8, 16, 32), strict=True)
+        (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)
     ]
     assert shapes(features) == expected
 

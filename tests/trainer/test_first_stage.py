@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cn2.trainer.first_stage.centernet import CenterNetFirstStage, CenterNetHead, cell_locations
+from cn2.trainer.layers import set_prior
 from cn2.trainer.model_config import ProposalFilter
 from cn2.trainer.structures import FirstStageOutput
 
@@ -125,7 +126,7 @@ def test_proposals_carry_no_gradient() -> None:
 
 def test_head_starts_at_its_prior_and_with_open_distances() -> None:
     stage = first_stage()
-    stage.head.set_prior(0.01)
+    set_prior(stage.head.heatmap, 0.01)
     torch.nn.init.zeros_(stage.head.heatmap.weight)
     torch.nn.init.zeros_(stage.head.regression.weight)
     result = stage([torch.randn(2, 8, 4, 6), torch.randn(2, 8, 2, 3)])

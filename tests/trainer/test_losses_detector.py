@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -186,6 +187,13 @@ class WatchedSecondStage(nn.Module):
         return features[0].expand(sum(len(some) for some in boxes), 1, 1, 1)
 
 
+def cascade_losses(model: ModelConfig, *arguments: Any) -> dict[str, Tensor]:
+    """The losses of a second stage on its own."""
+    losses = DetectorLosses(model).cascade_losses
+    assert losses is not None
+    return losses(*arguments)
+
+
 def test_cascade_losses_by_hand() -> None:
     """One picture, two RoIs; each stage moves both a tenth of their width to the right."""
     model = tiny_config().model
@@ -196,8 +204,8 @@ def test_cascade_losses_by_hand() -> None:
     truth = target([(10, 10, 50, 40)])
     rois = torch.tensor([[[60.0, 10, 100, 40], [0, 0, 0, 0]]])  # the second row is padding
     feature = torch.ones(1, 1, 1, 1, requires_grad=True)
-    found = DetectorLosses(model).cascade_losses(
-        detector, [feature], Proposals(rois, torch.tensor([[0.5, 0.0]])),
+    found = cascade_losses(
+        model, detector.second_stage, [feature], Proposals(rois, torch.tensor([[0.5, 0.0]])),
         torch.tensor([[60, 90]]), [truth],
     )  # fmt: skip
     expected = [
@@ -225,8 +233,9 @@ def test_boxes_that_become_empty_leave_the_cascade() -> None:
     detector = tiny_detector()
     watched = WatchedSecondStage([[50.0, 0, 0, 0], [0.0] * 4, [0.0] * 4])
     detector.second_stage = watched  # type: ignore[assignment]
-    found = DetectorLosses(tiny_config().model).cascade_losses(
-        detector, [torch.ones(1, 1, 1, 1)], Proposals(torch.zeros(1, 1, 4), torch.zeros(1, 1)),
+    found = cascade_losses(
+        tiny_config().model, detector.second_stage, [torch.ones(1, 1, 1, 1)],
+        Proposals(torch.zeros(1, 1, 4), torch.zeros(1, 1)),
         torch.tensor([[64, 96]]), [target(OBJECTS)],
     )  # fmt: skip
     assert [len(boxes[0]) for boxes in watched.seen] == [3, 1, 1]  # (2, 2, 12, 12) alone ends
@@ -250,8 +259,8 @@ def test_the_gradient_into_pooled_features_is_a_third() -> None:
         features = [torch.randn(1, 8, 64 // s, 96 // s).requires_grad_() for s in (8, 16, 32)]
         truth = target(OBJECTS)
         proposals = Proposals(truth.boxes[None] + 1, torch.ones(1, 3))
-        found = DetectorLosses(model).cascade_losses(
-            detector, features, proposals, torch.tensor([[64, 96]]), [truth]
+        found = cascade_losses(
+            model, detector.second_stage, features, proposals, torch.tensor([[64, 96]]), [truth]
         )
         (found["class_0"] + found["box_0"]).backward()
         gradients.append(features[0].grad)

@@ -133,6 +133,40 @@ def test_equal_scores_rank_by_box_then_class() -> None:
     assert kept[0, :, 0].tolist() == [0.0, 0.0, 10.0]
 
 
+@pytest.mark.parametrize("detections", [1, 10, 200])  # fewer than survive, some, more
+@pytest.mark.parametrize("labels", [1, 4, 40])  # all of one class, several, one or two of each
+def test_class_nms(detections: int, labels: int, device: torch.device) -> None:
+    boxes, scores = random_boxes(2, 60, seed=3), random_scores(2, 60, seed=4)
+    classes = torch.randint(0, labels, (2, 60), generator=torch.Generator().manual_seed(5))
+    number, kept, kept_scores, kept_classes = ops.class_nms(
+        boxes.to(device), scores.to(device), classes.to(device), labels, detections, 0.6
+    )
+    assert number.dtype == kept_classes.dtype == torch.int32
+    for picture in range(2):
+        rows = reference.class_nms(
+            boxes[picture].double().numpy(),
+            scores[picture].tolist(),
+            classes[picture].tolist(),
+            detections,
+            0.6,
+        )
+        count = int(number[picture])
+        assert count == len(rows)
+        assert kept[picture, :count].tolist() == boxes[picture, rows].tolist()
+        assert kept_scores[picture, :count].tolist() == scores[picture, rows].tolist()
+        assert kept_classes[picture, :count].tolist() == classes[picture, rows].tolist()
+        for padded in (kept, kept_scores, kept_classes):
+            assert not padded[picture, count:].any()
+
+
+def test_class_nms_decides_by_the_boxes_as_they_are() -> None:
+    """An overlap of exactly the threshold stays, also far from the origin and in a high class."""
+    boxes = torch.tensor([HALF_OVERLAP]) + 60_000.0  # shifted by classes, sides would be rounded
+    classes = torch.full((1, 2), 1202)
+    number, *_ = ops.class_nms(boxes, torch.tensor([[0.9, 0.8]]), classes, 1203, 4, 0.5)
+    assert number.tolist() == [2]
+
+
 def test_no_boxes_at_all() -> None:
     kept, scores = ops.proposal_nms(torch.zeros(2, 0, 4), torch.zeros(2, 0), 3, 0.9)
     assert not kept.any()
@@ -141,6 +175,8 @@ def test_no_boxes_at_all() -> None:
         torch.zeros(2, 0, 4), torch.zeros(2, 0, 5), torch.tensor(0.1), 3, 0.7
     )
     assert number.tolist() == [0, 0]
+    nothing = (torch.zeros(2, 0, 4), torch.zeros(2, 0), torch.zeros(2, 0, dtype=torch.int64))
+    assert ops.class_nms(*nothing, 5, 3, 0.7)[0].tolist() == [0, 0]
 
 
 # Boxes on levels of strides 8, 16, 32 (canonical: level 4 at 64 pixels), on a canvas of 64 x 96.
@@ -199,5 +235,7 @@ def test_shapes_without_data_agree_with_real_ones() -> None:
     torch.library.opcheck(ops.proposal_nms, (boxes, scores, 4, 0.9))
     wide = torch.rand(2, 6, 3)
     torch.library.opcheck(ops.detection_nms, (boxes, wide, torch.tensor(0.2), 4, 0.7))
+    classes = torch.randint(0, 3, (2, 6))
+    torch.library.opcheck(ops.class_nms, (boxes, scores, classes, 3, 4, 0.7))
     arguments = (torch.tensor([ROIS]), pyramid(1), [8, 16, 32], 4, 64.0, 7, 0)
     torch.library.opcheck(ops.pyramid_roi_align, arguments)

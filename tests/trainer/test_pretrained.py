@@ -51,7 +51,7 @@ def torchvision_features(model: Any, x: Tensor) -> list[Tensor]:
     for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
         x = layer(x)
         found.append(x)
-    return found[1:]
+    return found
 
 
 @torch.no_grad()
@@ -82,6 +82,18 @@ def test_names_of_resnet_101(tmp_path: Path) -> None:
     assert all((value == 0.5).all() for value in backbone.state_dict().values())
 
 
+def test_resnext_101_leaves_offsets_at_zero(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        theirs = torchvision.models.resnext101_32x8d().state_dict()
+    tensors = {name: torch.tensor(0.5).expand(value.shape) for name, value in theirs.items()}
+    backbone = ResNet(101, 0, "3x3", groups=32, group_width=8, deformable_stages=(4, 5))
+    assert load_backbone(backbone, saved(tmp_path, tensors)) == ["fc.bias", "fc.weight"]
+    values = {name: value.unique().tolist() for name, value in backbone.state_dict().items()}
+    offsets = {name for name in values if ".offset." in name}
+    assert len(offsets) == 2 * (23 + 3)
+    assert all(value == ([0.0] if name in offsets else [0.5]) for name, value in values.items())
+
+
 @pytest.mark.parametrize(
     ("kind", "make", "left"),
     [
@@ -103,7 +115,7 @@ def test_features_of_other_projects(
     (torch.save if suffix == ".pth" else save_file)(filled(kind), path)
     assert load_backbone(backbone, path) == left
     golden = json.loads(GOLDENS.read_text())[kind]["features"]
-    for feature, expected in zip(backbone(picture()), golden, strict=True):
+    for feature, expected in zip(backbone(picture())[1:], golden, strict=True):
         values = torch.tensor(expected)
         found = torch.tensor(spread(feature))
         torch.testing.assert_close(found, values, rtol=1e-4, atol=1e-4 * float(values.std()))

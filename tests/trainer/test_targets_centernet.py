@@ -16,7 +16,7 @@ from cn2.trainer.targets.centernet import (
     objects_on_levels,
     positive_cells,
     pyramid_grid,
-    render_heatmap,
+    render_heatmaps,
     squared_radius,
 )
 from reference.targets_reference import (
@@ -183,11 +183,14 @@ def test_the_order_of_objects_does_not_matter(seed: int) -> None:
     assert torch.equal(first.indices, second.indices)
     assert torch.equal(first.ltrb_strides, second.ltrb_strides)
     assert len(first.indices) > 12
-    heat = render_heatmap(boxes, radius2, grid())
-    assert torch.equal(heat, render_heatmap(boxes[order], radius2[order], grid()))
-    positives = positive_cells(boxes[order], on_level[order], grid())
-    expected = positive_cells(boxes, on_level, grid())
+    labels = torch.arange(12) % 3
+    heat = render_heatmaps(boxes, labels, 3, radius2, grid())
+    turned = render_heatmaps(boxes[order], labels[order], 3, radius2[order], grid())
+    assert torch.equal(heat, turned)
+    positives, objects = positive_cells(boxes[order], on_level[order], grid())
+    expected, _ = positive_cells(boxes, on_level, grid())
     assert torch.equal(positives.sort().values, expected.sort().values)
+    assert torch.equal(order[objects][positives.argsort()], expected.argsort())
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -84,9 +84,9 @@ class Tree(nn.Module):
 
 
 class DLA34(Backbone):
-    """Returns the features of levels 3, 4 and 5: strides 8, 16, 32."""
+    """Returns the features of levels 2 to 5: strides 4, 8, 16, 32."""
 
-    channels = WIDTHS[3:]
+    channels = WIDTHS[2:]
 
     def __init__(self, frozen_stages: int = 0) -> None:
         """Take how many stages are frozen; the first one is all before the trees, stride 2."""
@@ -103,10 +103,10 @@ class DLA34(Backbone):
         self.freeze([before, *([tree] for tree in self.trees)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> features of strides 8, 16, 32."""
+        """(B, 3, H, W) -> features of strides 4, 8, 16, 32."""
         x = self.level1(self.level0(self.stem(x)))
         features = []
         for tree in self.trees:
             x = tree(x)
             features.append(x)
-        return features[1:]
+        return features

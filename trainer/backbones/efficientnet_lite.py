@@ -84,9 +84,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(Backbone):
-    """Returns the features of strides 8, 16 and 32; height and width are multiples of 32."""
+    """Returns the features of strides 4, 8, 16 and 32; height and width are multiples of 32."""
 
-    channels = (40, 112, 320)
+    channels = (24, 40, 112, 320)
 
     def __init__(self, frozen_stages: int = 0) -> None:
         """Take how many stages are frozen; the first one is the stem and its block, stride 2."""
@@ -107,13 +107,13 @@ class EfficientNetLite(Backbone):
         self.freeze([[self.stem, first], *([stage] for stage in others)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> features of strides 8, 16, 32."""
+        """(B, 3, H, W) -> features of strides 4, 8, 16, 32."""
         x = self.stem(x)
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        return features[2:]
+        return features[1:]
 
 
 def _initialise_depthwise(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ class Backbone(nn.Module):
     is its stem, whose pooling is at stride 4 already.
     """
 
-    channels: tuple[int, ...]  # of the features at strides 8, 16 and 32
+    channels: tuple[int, ...]  # of the features at strides 4, 8, 16 and 32
     _frozen: Sequence[nn.Module] = ()
 
     def freeze(self, stages: Sequence[Sequence[nn.Module]], count: int) -> None:

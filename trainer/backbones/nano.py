@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
 
 
 class NanoBackbone(Backbone):
-    """Five stages of halving resolution; returns the features of strides 8, 16 and 32."""
+    """Five stages of halving resolution; returns the features of strides 4, 8, 16 and 32."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class NanoBackbone(Backbone):
     ) -> None:
         """Take the widths at strides 2..32, and at strides 4..32 inner widths and block counts."""
         super().__init__()
-        self.channels = widths[2:]  # of the returned features
+        self.channels = widths[1:]  # of the returned features
         self.stem = conv_batch_norm(3, widths[0], 3, stride=2)
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -50,10 +50,10 @@ class NanoBackbone(Backbone):
         self.freeze([[self.stem], *([stage] for stage in self.stages)], frozen_stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> features of strides 8, 16, 32."""
+        """(B, 3, H, W) -> features of strides 4, 8, 16, 32."""
         x = self.stem(x)
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
-        return features[1:]
+        return features

@@ -106,9 +106,8 @@ def check_sizes(scan: SetScan, config: Config, found: Findings) -> None:
     full = [
         f"{scan.place(i)}: {counts[i]} objects" for i in np.flatnonzero(counts > limit).tolist()
     ]
-    what = (
-        f"picture has more objects than the detector can find, {limit}; raise "
-        "model.first_stage.test_filter.post_nms and model.second_stage.detections"
+    what = f"picture has more objects than the detector can find, {limit}; raise " + " and ".join(
+        _limiting_settings(config)
     )
     found.add("warning", "crowded", scan.name, what, full)
     empty = [scan.place(index) for index in np.flatnonzero(counts == 0).tolist()]
@@ -118,8 +117,13 @@ def check_sizes(scan: SetScan, config: Config, found: Findings) -> None:
 
 
 def _object_limit(config: Config) -> int:
-    model = config.model
-    return min(model.first_stage.test_filter.post_nms, model.second_stage.detections)
+    return min(config.model.first_stage.test_filter.post_nms, config.model.limits.detections)
+
+
+def _limiting_settings(config: Config) -> list[str]:
+    """The settings that `_object_limit` is the smallest of."""
+    second = [] if config.model.second_stage is None else ["model.second_stage.detections"]
+    return ["model.first_stage.test_filter.post_nms", *second]
 
 
 def check_classes(trains: Sequence[SetScan], val: SetScan | None, found: Findings) -> None:

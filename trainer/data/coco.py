@@ -54,6 +54,13 @@ class CocoDataset:
         """Category id -> name, in the detector's order."""
         return dict(zip(self.category_ids, self.class_names, strict=True))
 
+    @property
+    def image_counts(self) -> NDArray[np.int64]:
+        """(C,) pictures that show each class."""
+        shown = [np.unique(picture.classes) for picture in self.pictures]
+        every = np.concatenate([np.empty(0, np.int64), *shown])
+        return np.bincount(every, minlength=len(self.class_names))
+
 
 def load_coco(
     annotation_file: Path, folder: Path, category_ids: tuple[int, ...] | None = None

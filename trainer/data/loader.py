@@ -84,7 +84,9 @@ def _validation_parts(data: CocoDataset, config: Config, batch: int) -> list[Par
     rule = config.input
     groups: dict[Size, list[Planned]] = {}
     for index, picture in enumerate(data.pictures):
-        size = resized_size(picture.height, picture.width, rule.short_edge, rule.long_edge)
+        size = resized_size(
+            picture.height, picture.width, rule.short_edge, rule.long_edge, rule.rounding
+        )
         group = groups.setdefault(canvas_size([size], rule.divisor), [])
         group.append(Planned(index, index, whole(size)))
     return [

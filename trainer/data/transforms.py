@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from cn2.runtime.errors import PictureError
 
-from ..config import Interpolation
+from ..config import Interpolation, Rounding
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 Boxes = NDArray[np.float32]  # (N, 4) xyxy, pixels
@@ -56,13 +56,18 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def resized_size(height: int, width: int, short_edge: int, long_edge: int) -> Size:
+def resized_size(
+    height: int, width: int, short_edge: int, long_edge: int, rounding: Rounding = "nearest"
+) -> Size:
     """Put the short side at `short_edge`, unless the long one would pass `long_edge`.
 
     Returns:
-        (height, width), rounded as int(v + 0.5), at least 1.
-    Source: the official code's test resize, in its order of operations.
+        (height, width), rounded as int(v + 0.5) or int(v), at least 1.
+    Source: the official code's test resizes, each in its order of operations.
     """
+    if rounding == "down":
+        scale = min(short_edge / min(height, width), long_edge / max(height, width))
+        return max(int(height * scale), 1), max(int(width * scale), 1)
     scale = short_edge / min(height, width)
     if height < width:
         new_height, new_width = float(short_edge), scale * width

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from .. import ops
 from ..boxes import decode_ltrb
-from ..layers import in_fp32
+from ..deformable import DeformableConv2d
+from ..layers import OffsetConv2d, in_fp32
 from ..model_config import ProposalFilter
 from ..structures import FirstStageOutput, Proposals
 
@@ -22,29 +21,22 @@ class CenterNetHead(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, convs: int, norm_groups: int, levels: int, regression_bias: float
+        self,
+        channels: int,
+        *,
+        convs: int,
+        norm_groups: int,
+        levels: int,
+        regression_bias: float,
+        deformable: bool = False,
     ) -> None:
+        """Take what a `CenterNetConfig` has; `deformable`: the tower's last convolution."""
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(convs):
-            layers += [
-                nn.Conv2d(channels, channels, 3, padding=1),
-                nn.GroupNorm(norm_groups, channels),
-                nn.ReLU(inplace=True),
-            ]
-        self.tower = nn.Sequential(*layers)
+        self.tower = conv_tower(channels, convs, norm_groups, deformable=deformable)
         self.heatmap = nn.Conv2d(channels, 1, 3, padding=1)
         self.regression = nn.Conv2d(channels, 4, 3, padding=1)
         self.level_scales = nn.Parameter(torch.ones(levels))
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every one has a bias
-        nn.init.constant_(self.regression.bias, regression_bias)  # type: ignore[arg-type]
-
-    def set_prior(self, prior: float) -> None:
-        """Make every location start at P(object) = prior; RetinaNet, arXiv 1708.02002, Sec. 4.1."""
-        nn.init.constant_(self.heatmap.bias, -math.log((1 - prior) / prior))  # type: ignore[arg-type]
+        initialise_head(self, self.regression, regression_bias)
 
     def forward(self, features: list[Tensor]) -> FirstStageOutput:
         """Levels (B, C, h, w), fine to coarse -> logits and distances of every cell."""
@@ -54,6 +46,31 @@ class CenterNetHead(nn.Module):
             heatmaps.append(in_fp32(self.heatmap, x))
             regressions.append(torch.relu(self.level_scales[level] * in_fp32(self.regression, x)))
         return FirstStageOutput(heatmaps, regressions)
+
+
+def conv_tower(
+    channels: int, convs: int, norm_groups: int, *, deformable: bool = False
+) -> nn.Sequential:
+    """So many 3x3 convolutions with GroupNorm and ReLU; `deformable`: the last of them."""
+    layers: list[nn.Module] = []
+    for index in range(convs):
+        layers += [
+            DeformableConv2d(channels, channels, bias=True)
+            if deformable and index == convs - 1
+            else nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(norm_groups, channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def initialise_head(head: nn.Module, regression: nn.Conv2d, regression_bias: float) -> None:
+    """Small normal weights and zero biases, but the regression's bias, in strides."""
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, OffsetConv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every one has a bias
+    nn.init.constant_(regression.bias, regression_bias)  # type: ignore[arg-type]
 
 
 class CenterNetFirstStage(nn.Module):
@@ -106,11 +123,25 @@ class CenterNetFirstStage(nn.Module):
         likelihood = torch.sigmoid(heatmap.flatten(1))  # (B, h * w)
         likelihood = torch.where(likelihood > self.objectness_floor, likelihood, 0.0)
         best, cells = ops.stable_topk(likelihood, count)
-        distances = regression.flatten(2) * stride  # (B, 4, h * w) pixels
-        distances = distances.gather(2, cells[:, None, :].expand(-1, 4, -1)).transpose(1, 2)
-        locations = cell_locations(heatmap.shape[2], heatmap.shape[3], stride, heatmap.device)
-        boxes = decode_ltrb(locations[cells], distances)
+        boxes = decode_cells(regression, cells, stride)
         return torch.where((best > 0)[..., None], boxes, 0.0), torch.sqrt(best)
+
+
+def decode_cells(regression: Tensor, cells: Tensor, stride: int) -> Tensor:
+    """The boxes that some cells of a level predict.
+
+    Args:
+        regression: (B, 4, h, w) left, top, right, bottom, stride units.
+        cells: (B, K) int64, row by row.
+        stride: pixels per cell.
+    Returns:
+        (B, K, 4) xyxy, pixels, not clipped.
+    """
+    distances = regression.flatten(2) * stride  # (B, 4, h * w) pixels
+    distances = distances.gather(2, cells[:, None, :].expand(-1, 4, -1)).transpose(1, 2)
+    height, width = regression.shape[2:]
+    locations = cell_locations(height, width, stride, regression.device)
+    return decode_ltrb(locations[cells], distances)
 
 
 def cell_locations(height: int, width: int, stride: int, device: torch.device) -> Tensor:

@@ -50,9 +50,9 @@ def downsample(x: Tensor, flavour: Flavour) -> Tensor:
     return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
 
-def lateral_conv(inputs: int, channels: int, norm_groups: int, flavour: Flavour) -> nn.Sequential:
+def lateral_conv(inputs: int, channels: int, norm_groups: int, *, bias: bool) -> nn.Sequential:
     """A 1x1 convolution and GroupNorm that bring a backbone feature to the pyramid's width."""
-    conv = nn.Conv2d(inputs, channels, 1, bias=flavour == "fcos")
+    conv = nn.Conv2d(inputs, channels, 1, bias=bias)
     return nn.Sequential(conv, nn.GroupNorm(norm_groups, channels))
 
 
@@ -105,7 +105,7 @@ class BiFPNCell(nn.Module):
                 key = self._lateral_key(number, index)
                 if number < len(inputs) and inputs[number] != channels:
                     self.laterals[key] = lateral_conv(
-                        inputs[number], channels, norm_groups, flavour
+                        inputs[number], channels, norm_groups, bias=flavour == "fcos"
                     )
         self.nodes = nn.ModuleList(
             FusionNode(len(node.inputs), channels, norm_groups=norm_groups, flavour=flavour)
@@ -145,12 +145,15 @@ class BiFPN(nn.Module):
         norm_groups: int,
         flavour: Flavour,
     ) -> None:
-        """Take the channels of the backbone's features and of the pyramid, and its level count."""
+        """Take the channels of the features it reads and of the pyramid, and its level count."""
         super().__init__()
+        self.inputs = len(inputs)
         self.flavour: Flavour = flavour
         self.extra_levels = levels - len(inputs)
         self.coarsest = (
-            lateral_conv(inputs[-1], channels, norm_groups, flavour) if self.extra_levels else None
+            lateral_conv(inputs[-1], channels, norm_groups, bias=False)
+            if self.extra_levels
+            else None
         )
         first = (*inputs, *(channels for _ in range(self.extra_levels)))
         widths = [first, *((channels,) * levels for _ in range(repeats - 1))]
@@ -164,8 +167,11 @@ class BiFPN(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features, fine to coarse -> pyramid levels, fine to coarse."""
-        levels = list(features)
+        """Backbone features, fine to coarse -> pyramid levels, fine to coarse.
+
+        It reads the last features, as many as it was built for.
+        """
+        levels = features[-self.inputs :]
         if self.coarsest is not None:
             levels.append(downsample(self.coarsest(levels[-1]), self.flavour))
             for _ in range(self.extra_levels - 1):

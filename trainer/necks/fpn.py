@@ -16,7 +16,7 @@ class FPN(nn.Module):
     """
 
     def __init__(self, inputs: tuple[int, ...], channels: int, levels: int) -> None:
-        """Take the channels of the backbone's features, of every level, and the level count."""
+        """Take the channels of the features it reads, of every level, and the level count."""
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
@@ -30,7 +30,11 @@ class FPN(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every one has a bias
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Backbone features, fine to coarse -> pyramid levels, fine to coarse."""
+        """Backbone features, fine to coarse -> pyramid levels, fine to coarse.
+
+        It reads the last features, as many as it was built for.
+        """
+        features = features[-len(self.lateral) :]
         merged = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
         for fine in range(len(merged) - 2, -1, -1):
             merged[fine] = merged[fine] + upsample_to(merged[fine + 1], merged[fine])

@@ -15,6 +15,7 @@ from ..roi_pooling import pool_levels
 from ..structures import Proposals, RawDetections
 
 DeltaWeights = tuple[float, float, float, float]
+Classifier = Literal["softmax", "sigmoid"]
 
 
 class Pooling(NamedTuple):
@@ -72,9 +73,28 @@ class CascadeRCNN(nn.Module):
     """Refines proposals stage by stage and scores them with both stages' probabilities."""
 
     score_threshold: Tensor
+    freq_weight: Tensor | None
 
-    def __init__(self, stages: list[CascadeStage], pooling: Pooling, selection: Selection) -> None:
+    def __init__(
+        self,
+        stages: list[CascadeStage],
+        pooling: Pooling,
+        selection: Selection,
+        classifier: Classifier = "softmax",
+        freq_weight: Tensor | None = None,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            stages: first to last.
+            pooling: of RoIs.
+            selection: of detections.
+            classifier: what makes probabilities of class logits.
+            freq_weight: (C,) weights of the federated loss's draw of classes; None: there is none.
+        """
         super().__init__()
+        self.classifier = classifier
+        self.register_buffer("freq_weight", freq_weight)
         self.stages = nn.ModuleList(stages)
         self.pooling = pooling
         self.selection = selection
@@ -143,7 +163,7 @@ class CascadeRCNN(nn.Module):
             pooling.sampling_ratio,
         )
         logits, deltas = stage(pooled.flatten(0, 1))
-        probabilities = torch.softmax(logits, dim=-1)[:, :-1]
+        probabilities = class_probabilities(logits, self.classifier)
         batch, count = boxes.shape[:2]
         refined = decode_deltas(boxes, deltas.reshape(batch, count, 4), stage.delta_weights)  # type: ignore[arg-type]
         return probabilities.reshape(batch, count, probabilities.shape[-1]), refined
@@ -178,3 +198,10 @@ class CascadeRCNN(nn.Module):
             output_size=self.pooling.output_size,
             sampling_ratio=self.pooling.sampling_ratio,
         )
+
+
+def class_probabilities(logits: Tensor, classifier: Classifier) -> Tensor:
+    """Logits (R, C + 1), background last, to P(class | object) (R, C)."""
+    if classifier == "sigmoid":
+        return torch.sigmoid(logits[:, :-1])
+    return torch.softmax(logits, dim=-1)[:, :-1]

@@ -37,11 +37,27 @@ class RegressionTargets(NamedTuple):
 
 
 class FirstStageTargets(NamedTuple):
-    """The targets of a batch; cell indices count through it, picture b starting at b * M."""
+    """The targets of a batch; cell indices count through it, picture b starting at b * M.
 
-    heatmap: Tensor  # (B * M,) in [0, 1]
-    positives: Tensor  # (P,) int64, one per object and level of the object; can repeat
-    regression: RegressionTargets
+    The heat map has C channels, one per class, or one for all classes.
+    """
+
+    heatmap: Tensor  # (B * M * C,) in [0, 1], the channels of a cell one after another
+    positives: Tensor  # (P,) int64 into `heatmap`, one per object and level of it; can repeat
+    regression: RegressionTargets  # indices of cells, in 0..B * M - 1
+
+
+class CentreCells(NamedTuple):
+    """The 3x3 cells around the centres of A objects, each on one level."""
+
+    locations: Tensor  # (A, 9, 2) x, y, pixels
+    cells: Tensor  # (A, 9) int64 among all cells; any number where there is no such cell
+    ltrb_strides: Tensor  # (A, 9, 4) to the object's sides, stride units; < 0 outside its box
+    exists: Tensor  # (A, 9) bool, on the canvas
+    legal: Tensor  # (A, 9) bool, on the canvas and the location strictly inside the box
+
+
+CENTRE = 4  # of the nine cells, the one that contains the centre
 
 
 def pyramid_grid(
@@ -76,7 +92,7 @@ def pyramid_grid(
 
 
 def centernet_targets(
-    targets: Sequence[Target], grid: PyramidGrid, config: CenterNetConfig
+    targets: Sequence[Target], grid: PyramidGrid, config: CenterNetConfig, channels: int = 1
 ) -> FirstStageTargets:
     """The first-stage targets of a batch.
 
@@ -84,6 +100,7 @@ def centernet_targets(
         targets: ground truth of each picture; pictures without objects are legal.
         grid: the cells of the canvas that all pictures share.
         config: sizes of interest and radius of the heat map.
+        channels: of the heat map, one per class; 1: it does not tell classes apart.
     Returns:
         Everything concatenated over the batch.
     Source: arXiv 2103.07461, Sec. 5; the numbers follow the official code.
@@ -95,8 +112,10 @@ def centernet_targets(
         radius2 = squared_radius(boxes, config.min_overlap, config.min_radius)
         on_level = objects_on_levels(boxes, config.sizes_of_interest)
         regression = assign_regression(boxes, radius2, on_level, grid)
-        heatmaps.append(render_heatmap(boxes, radius2, grid))
-        positives.append(positive_cells(boxes, on_level, grid) + picture * cells)
+        labels = heat_channels(target, channels)
+        heatmaps.append(render_heatmaps(boxes, labels, channels, radius2, grid).flatten())
+        centres, objects = positive_cells(boxes, on_level, grid)
+        positives.append((centres + picture * cells) * channels + labels[objects])
         indices.append(regression.indices + picture * cells)
         ltrb.append(regression.ltrb_strides)
     return FirstStageTargets(
@@ -104,6 +123,11 @@ def centernet_targets(
         torch.cat(positives),
         RegressionTargets(torch.cat(indices), torch.cat(ltrb)),
     )
+
+
+def heat_channels(target: Target, channels: int) -> Tensor:
+    """The channel (N,) of the heat map, of so many, that each object appears on."""
+    return target.classes if channels > 1 else torch.zeros_like(target.classes)
 
 
 def squared_radius(boxes: Tensor, min_overlap: float, min_radius: float) -> Tensor:
@@ -137,33 +161,51 @@ def objects_on_levels(boxes: Tensor, sizes_of_interest: Sequence[tuple[float, fl
     return (sizes[:, None] >= ranges[:, 0]) & (sizes[:, None] <= ranges[:, 1])
 
 
-def render_heatmap(boxes: Tensor, radius2: Tensor, grid: PyramidGrid) -> Tensor:
-    """The likelihood target of an object's centre, on every level for every object.
+def render_heatmaps(
+    boxes: Tensor, labels: Tensor, channels: int, radius2: Tensor, grid: PyramidGrid
+) -> Tensor:
+    """The likelihood targets of object centres, on every level for every object.
 
     Args:
         boxes: (N, 4) xyxy, pixels.
+        labels: (N,) int64, the channel that each object appears on.
+        channels: C.
         radius2: (N,) squared radius of each peak, pixels^2, > 0.
         grid: the cells.
     Returns:
-        (M,) max over objects of exp(-d^2 / r^2), d from the location to the box centre; exactly 1
-        at the cell that contains the centre; 0 below 1e-4 and where there are no objects.
+        (M, C) max over the channel's objects of exp(-d^2 / r^2), d from the location to the box
+        centre; exactly 1 at the cell that contains the centre; 0 below 1e-4 and where there are no
+        objects.
     """
     locations = grid.locations
-    nearest = locations.new_full((len(locations),), torch.inf)  # smallest d^2 / r^2
+    nearest = locations.new_full((channels, len(locations)), torch.inf)  # smallest d^2 / r^2
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     chunk = max(1, CHUNK_ELEMENTS // len(locations))
-    for some, radii in zip(torch.split(centres, chunk), torch.split(radius2, chunk), strict=True):
-        x = locations[:, 0, None] - some[:, 0]  # (M, chunk)
-        y = locations[:, 1, None] - some[:, 1]
-        if len(some):
-            nearest = torch.minimum(nearest, ((x * x + y * y) / radii).amin(dim=1))
+    for some, radii, channel in zip(
+        torch.split(centres, chunk), torch.split(radius2, chunk), torch.split(labels, chunk),
+        strict=True,
+    ):  # fmt: skip
+        x = locations[:, 0] - some[:, 0, None]  # (chunk, M)
+        y = locations[:, 1] - some[:, 1, None]
+        _lower(nearest, channel, (x * x + y * y) / radii[:, None])
     cells, inside = _centre_cells(centres, grid)
-    nearest[_flat_index(cells, grid)[inside]] = 0.0
-    heatmap = (-nearest).exp()
+    objects, _ = inside.nonzero(as_tuple=True)
+    nearest[labels[objects], _flat_index(cells, grid)[inside]] = 0.0
+    heatmap = (-nearest).exp().T
     return torch.where(heatmap < SMALLEST_HEAT, 0.0, heatmap)
 
 
-def positive_cells(boxes: Tensor, on_level: Tensor, grid: PyramidGrid) -> Tensor:
+def _lower(nearest: Tensor, channel: Tensor, costs: Tensor) -> None:
+    """Lower entries of `nearest` (C, M) to the costs (n, M), each row in its channel (n,)."""
+    if not len(costs):
+        return
+    if len(nearest) == 1:
+        nearest.copy_(torch.minimum(nearest, costs.amin(dim=0)))
+    else:
+        nearest.scatter_reduce_(0, channel[:, None].expand_as(costs), costs, "amin")
+
+
+def positive_cells(boxes: Tensor, on_level: Tensor, grid: PyramidGrid) -> tuple[Tensor, Tensor]:
     """The cell of each object's centre, on each of the object's levels.
 
     Args:
@@ -171,11 +213,12 @@ def positive_cells(boxes: Tensor, on_level: Tensor, grid: PyramidGrid) -> Tensor
         on_level: (N, L) bool, from `objects_on_levels`.
         grid: the cells.
     Returns:
-        (P,) int64 cell indices, object by object; objects that share a cell give it twice, as in
-        the official code. A centre outside the canvas gives none.
+        Cell indices (P,) int64 and the objects (P,) they belong to, object by object; objects that
+        share a cell give it twice, as in the official code. A centre outside the canvas gives none.
     """
     cells, inside = _centre_cells((boxes[:, :2] + boxes[:, 2:]) / 2, grid)
-    return _flat_index(cells, grid)[inside & on_level]
+    chosen = inside & on_level
+    return _flat_index(cells, grid)[chosen], chosen.nonzero()[:, 0]
 
 
 def assign_regression(
@@ -196,21 +239,41 @@ def assign_regression(
         Cell indices and the distances to their object's sides.
     """
     objects, levels = on_level.nonzero(as_tuple=True)  # (A,) each: objects on their levels
+    near = around_centres(boxes, objects, levels, grid)
+    centres = (boxes[objects, :2] + boxes[objects, 2:]) / 2
+    cost = ((near.locations - centres[:, None]) ** 2).sum(dim=2) / radius2[objects, None]
+    cost[:, CENTRE] = 0.0
+    legal = near.legal
+    return _cheapest_per_cell(near.cells[legal], cost[legal], near.ltrb_strides[legal])
+
+
+def around_centres(
+    boxes: Tensor, objects: Tensor, levels: Tensor, grid: PyramidGrid
+) -> CentreCells:
+    """The 3x3 cells around object centres.
+
+    Args:
+        boxes: (N, 4) xyxy, pixels.
+        objects: (A,) int64 rows of `boxes`.
+        levels: (A,) int64, the level that each of them is looked at on.
+        grid: the cells.
+    """
     strides = grid.strides[levels]
     centres = (boxes[objects, :2] + boxes[objects, 2:]) / 2
     shifts = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).to(boxes.device)
-    cells = _cell_of(centres, strides)[:, None] + shifts  # (A, 9, 2)
+    cells = _cell_of(centres, strides)[:, None] + shifts  # (A, 9, 2); shifts[CENTRE] is (0, 0)
     locations = (cells * strides[:, None, None] + strides[:, None, None] // 2).to(boxes.dtype)
     corners = boxes[objects, None]  # (A, 1, 4)
     ltrb = torch.cat([locations - corners[..., :2], corners[..., 2:] - locations], dim=2)
-    cost = ((locations - centres[:, None]) ** 2).sum(dim=2) / radius2[objects, None]
-    cost[:, 4] = 0.0  # shifts[4] is the centre cell itself
-
     size = torch.stack([grid.widths[levels], grid.heights[levels]], dim=1)[:, None]
-    legal = (ltrb.amin(dim=2) > 0) & ((cells >= 0) & (cells < size)).all(dim=2)
-    index = grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0]
-    ltrb_strides = ltrb / strides[:, None, None]
-    return _cheapest_per_cell(index[legal], cost[legal], ltrb_strides[legal])
+    exists = ((cells >= 0) & (cells < size)).all(dim=2)
+    return CentreCells(
+        locations=locations,
+        cells=grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0],
+        ltrb_strides=ltrb / strides[:, None, None],
+        exists=exists,
+        legal=exists & (ltrb.amin(dim=2) > 0),
+    )
 
 
 def _cheapest_per_cell(index: Tensor, cost: Tensor, ltrb_strides: Tensor) -> RegressionTargets:
