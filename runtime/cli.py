@@ -34,6 +34,7 @@ class Command:
 
 TRAINER = "cn2.trainer.commands"
 SCENES = "cn2.trainer.scenes.commands"
+CONVERT = "cn2.trainer.convert.commands"
 EXPORT = "cn2.export.commands"
 RUNTIME = "cn2.runtime.commands"
 
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "presets": Command(TRAINER, "list every detector: parts, input, parameters", "train"),
     "scenes": Command(SCENES, "draw synthetic annotated pictures to train on"),
     "train": Command(TRAINER, "train a detector on annotated pictures", "train"),
+    "convert": Command(CONVERT, "turn an official checkpoint into one of cn2", "train"),
     "export": Command(EXPORT, "turn a checkpoint into one ONNX file", "export"),
     "detect": Command(RUNTIME, "find objects in pictures"),
     "eval": Command(RUNTIME, "COCO or LVIS metrics of a model file"),

@@ -6,6 +6,7 @@ Which one it is, the first bytes say and not the name. No code in any of them is
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ DEPTH = 3  # of tables in tables
 MODEL_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "module", "net", "blobs")
 EMA_KEYS = ("ema_state", "model_ema", "ema", "ema_model", "ema_state_dict", "state_dict_ema")
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
-FORBIDDEN = re.compile(r"GLOBAL ([^\s]+)|Unsupported (?:operand|class|global)\S* ([^\s]+)")
+FORBIDDEN = re.compile(r"GLOBAL (\S+\.\S+)")  # as torch.load says it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ def _load(path: Path, start: bytes) -> Any:
         return load_numpy_pickle(path)
     stand_ins = [(value, name) for name, value in ALLOWED.items()]
     types = [(PickledType, "cn2.PickledType"), (PickledArray, "cn2.PickledArray")]
-    with torch.serialization.safe_globals([*stand_ins, *types]):
+    with torch.serialization.safe_globals([*stand_ins, *types]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old or odd pickles: they are read, or are an error
         return torch.load(
             path, map_location="cpu", weights_only=True, mmap=start.startswith(ZIP_START)
         )
@@ -146,7 +148,7 @@ def _unreadable(path: Path, error: Exception) -> ModelFormatError:
     text = str(error)
     forbidden = FORBIDDEN.search(text)
     if forbidden:
-        return _forbidden(path, forbidden[1] or forbidden[2])
+        return _forbidden(path, forbidden[1])
     reason = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if reason.startswith("Weights only load failed"):
         reason = text.partition("WeightsUnpickler error: ")[2].partition("\n")[0]

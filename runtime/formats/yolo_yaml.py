@@ -70,6 +70,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_yaml_names(path: Path) -> list[str]:
+    """The class names of a data.yaml alone."""
+    return _class_names(path, _read_yaml(path))
+
+
 def _class_names(path: Path, values: dict[str, Any]) -> list[str]:
     """Of a list, or of a table of class number -> name."""
     names = values.get("names")

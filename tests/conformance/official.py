@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cn2.trainer.build import build_detector
+from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
-from cn2.trainer.convert.names import translate
+from cn2.trainer.convert.run import Request, convert
 from cn2.trainer.detector import AnyDetector
 from cn2.trainer.presets import PRESETS
 
@@ -108,12 +110,29 @@ def _fill_weights(shared: Path) -> ModuleType:
 
 
 def build_official(shared: Path, fixture: Fixture) -> AnyDetector:
-    """Our detector with the fixture's weights, in training mode as built."""
-    config = fixture.config
-    detector = build_detector(config)
-    weights = {
-        name: torch.from_numpy(value) for name, value in fixture_weights(shared, fixture).items()
-    }
-    state = translate(weights, len(config.model.neck.levels))
-    detector.load_state_dict(state, strict=True)
-    return detector
+    """Our detector with the fixture's weights, converted as a user would; in training mode."""
+    detector, _, _ = load_checkpoint(converted(shared, fixture))
+    return detector.train()
+
+
+def converted(shared: Path, fixture: Fixture) -> Path:
+    """The fixture's weights through `cn2 convert`, once in a session of tests."""
+    path = Path(_converted_folder().name) / f"{fixture.name}.safetensors"
+    if not path.exists():
+        official = path.with_suffix(".pth")
+        save_official(shared, fixture, official)
+        convert(Request(source=official, out=path, preset=FIXTURES[fixture.name]))
+        official.unlink()
+    return path
+
+
+@cache
+def _converted_folder() -> tempfile.TemporaryDirectory[str]:
+    """Goes when Python ends."""
+    return tempfile.TemporaryDirectory(prefix="cn2-converted-")
+
+
+def save_official(shared: Path, fixture: Fixture, path: Path) -> None:
+    """Write the fixture's weights as the official code does."""
+    weights = fixture_weights(shared, fixture)
+    torch.save({"model": {name: torch.from_numpy(v) for name, v in weights.items()}}, path)

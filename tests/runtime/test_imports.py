@@ -25,6 +25,8 @@ ALLOWED = {
         "runtime.drawing",
         "runtime.errors",
         "runtime.evaluation",
+        "runtime.formats.class_list",
+        "runtime.reports",
     },
     "export": {"trainer", "runtime"},
     "runtime": {"plugins"},

@@ -1,0 +1,32 @@
+"""Official checkpoints of full shapes that are small files: each tensor is one number, repeated.
+
+For what needs no numbers: recognition and errors. Names are those of the shared fixtures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
+DLA_P5 = "CenterNet2_DLA-BiFPN-P5_640_16x_ST"
+R50 = "CenterNet2_R50_1x"
+
+
+def thin_state(shared: Path, fixture: str, *, classes: int = 80) -> dict[str, Tensor]:
+    """The state dict of an official model; all weights are 0.5."""
+    facts = json.loads((shared / "conformance" / f"{fixture}.json").read_text())
+    state = {}
+    for name, shape, dtype in facts["state_dict"]:
+        if ".cls_score." in name:
+            shape = [classes + 1, *shape[1:]]
+        state[name] = thin(shape, getattr(torch, dtype))
+    return state
+
+
+def thin(shape: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of any size in a few bytes."""
+    return torch.full((1,), 0.5).to(dtype).expand(shape)

@@ -1,0 +1,75 @@
+"""Which preset an official checkpoint is of, from its names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from torch import Tensor
+
+from cn2.runtime.errors import ModelFormatError
+
+from ..coco_classes import COCO_NAMES
+from ..config import Config
+from .fit import Fit, lay_over
+from .foreign import OFFICIAL_HEAD, what_it_is
+
+NAMES_SHOWN = 3
+Presets = Mapping[str, Callable[[], Config]]
+
+
+def recognise(state: Mapping[str, Tensor], presets: Presets, source: str) -> tuple[Fit, list[str]]:
+    """The one preset that has all these tensors.
+
+    Args:
+        state: official name -> tensor.
+        presets: those to choose from.
+        source: the file's name, for messages.
+    Returns:
+        How it fits, and the names of the other presets that would do but for their classes.
+    Raises:
+        ModelFormatError: it is no CenterNet2 (then the message says what it seems to be), or fits
+            no preset (then it names what keeps it from the nearest), or several.
+    """
+    if not any(OFFICIAL_HEAD in name for name in state):
+        raise ModelFormatError(f"{source}: this is not CenterNet2: {what_it_is(state)}")
+    fits = [lay_over(state, make()) for make in presets.values()]
+    good = [fit for fit in fits if not fit.faults]
+    if not good:
+        nearest = min(fits, key=lambda fit: fit.faults)
+        raise ModelFormatError(f"{source}: {faults_text(nearest)}")
+    chosen = _best(good, presets)
+    if len(chosen) > 1:
+        names = " and ".join(fit.config.preset for fit in chosen)
+        raise ModelFormatError(
+            f"{source}: has the tensors of {names} alike; say which one with --preset"
+        )
+    return chosen[0], [f.config.preset for f in good if f is not chosen[0] and not f.own_classes]
+
+
+def faults_text(fit: Fit) -> str:
+    """What keeps a checkpoint from a preset, as one line."""
+    parts = [
+        _some(fit.misshapen(), len(fit.ill_shaped) + len(fit.source.odd_scales), "{}"),
+        _some(fit.missing(), len(fit.lacking), "expected {}, got none"),
+        _some(iter(fit.misplaced), len(fit.misplaced), "no place for {}"),
+    ]
+    return (
+        f"expected the tensors of preset {fit.config.preset}, which is nearest, but "
+        f"{'; '.join(part for part in parts if part)}; {len(fit.used)} others fit"
+    )
+
+
+def _best(good: Sequence[Fit], presets: Presets) -> list[Fit]:
+    """Those with the preset's own number of classes; if none, those made for COCO."""
+    own = [fit for fit in good if fit.own_classes]
+    coco = [fit for fit in good if presets[fit.config.preset]().class_names == COCO_NAMES]
+    return own or coco or list(good)
+
+
+def _some(names: Iterator[str], count: int, sentence: str) -> str:
+    """The sentence with the first few names and the number of the others."""
+    if not count:
+        return ""
+    more = f" and {count - NAMES_SHOWN} more" if count > NAMES_SHOWN else ""
+    return sentence.format(", ".join(islice(names, NAMES_SHOWN)) + more)
