@@ -1,10 +1,11 @@
-"""Make README's tables from benchmarks/results/*.json; no figure in them is typed.
+"""Make the tables of README and docs/zoo.md from benchmarks/results/*.json; no figure is typed.
 
     python benchmarks/tables.py            # put the tables between their markers
     python benchmarks/tables.py --check    # fail if they are not what the results say
 
 Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
-accuracy of those that have trained weights. Results: a row per file that is there.
+accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
+zoo.json (zoo.py) and resize.json (resize.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from zoo_tables import resize_table, zoo_table
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = (
@@ -33,21 +36,31 @@ MISSING = "–"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; the exit code."""
     options = parse(arguments)
+    tables: dict[Path, dict[str, Callable[[Path], str]]] = {
+        options.readme: {"presets": preset_table, "results": result_table},
+        options.zoo: {"zoo": zoo_table, "resize": resize_table},
+    }
     try:
-        text = options.readme.read_text("utf-8")
-        wanted = fill(text, "presets", preset_table(options.results))
-        wanted = fill(wanted, "results", result_table(options.results))
+        stale = [page for page in tables if refresh(page, tables[page], options)]
     except (OSError, ValueError) as error:
         print(f"tables: error: {error}", file=sys.stderr)
         return 2
-    if text == wanted:
-        return 0
-    if options.check:
-        print(f"{options.readme}: a table is stale; run python benchmarks/tables.py")
-        return 1
-    options.readme.write_text(wanted, "utf-8")
-    print(f"{options.readme}: tables written")
-    return 0
+    for page in stale:
+        done = "a table is stale; run python benchmarks/tables.py"
+        print(f"{page}: {done if options.check else 'tables written'}")
+    return int(options.check and bool(stale))
+
+
+def refresh(
+    page: Path, tables: dict[str, Callable[[Path], str]], options: argparse.Namespace
+) -> bool:
+    """Whether a page's tables were stale; without --check they are written."""
+    text = wanted = page.read_text("utf-8")
+    for name, make in tables.items():
+        wanted = fill(wanted, name, make(options.results))
+    if text != wanted and not options.check:
+        page.write_text(wanted, "utf-8")
+    return text != wanted
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -55,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--zoo", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
 

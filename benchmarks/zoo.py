@@ -130,7 +130,7 @@ def measure_preset(preset: str, options: argparse.Namespace) -> Row:
         "weights": files.weights,
         "canvas": list(canvas),
         "proposals": timed["proposals"],
-        "gmacs": round(macs / 1e9, 2),
+        "gmacs": round(macs / 1e9, 4),
         "onnx_bytes": size,
         "whole_ms": latency["whole"],
         "network_ms": latency["inference"],

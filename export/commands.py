@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from cn2.runtime.canvas import Interpolation
+
 if TYPE_CHECKING:
     from cn2.runtime.manifest import Manifest
+    from cn2.trainer.config import Config
 
     from .verify import Verification
 
@@ -38,6 +42,14 @@ def export_command(
     ] = None,
     ops: Annotated[str, Option(help="Form of the operators: standard.")] = "standard",
     precision: Annotated[str, Option(help="Arithmetic: fp32.")] = "fp32",
+    interpolation: Annotated[
+        str | None,
+        Option(
+            metavar="antialias|linear",
+            help="How pictures are resized: as Pillow does, or OpenCV, which is faster; "
+            "default: as in training.",
+        ),
+    ] = None,
     verify: Annotated[
         Path | None,
         Option(metavar="DIR", help="Pictures to compare with torch on; default: bundled ones."),
@@ -46,11 +58,12 @@ def export_command(
     """Turn a checkpoint into one ONNX file, and compare the two on real pictures."""
     check_available("--ops", ops, ("standard",))
     check_available("--precision", precision, ("fp32",))
+    resize = None if interpolation is None else parse_interpolation(interpolation)
     if dynamic and size is not None:
         raise ValueError(f"--dynamic and --size {size}: expected one of them, got both")
     canvas = None if size is None else parse_size(size)
     pictures = parse_batch(batch)
-    _export(model, out, canvas, pictures, proposals, verify)
+    _export(model, out, canvas, pictures, proposals, resize, verify)
 
 
 def _export(
@@ -59,6 +72,7 @@ def _export(
     size: tuple[int, int] | None,
     batch: int | None,
     proposals: int | None,
+    interpolation: Interpolation | None,
     folder: Path | None,
 ) -> None:
     """Write beside the file, verify, and only then put it in its place."""
@@ -75,6 +89,7 @@ def _export(
     try:
         with progress.status(f"reading {model}") as status:
             detector, config, origin = open_checkpoint(model)
+            config = resized_by(config, interpolation)
             status.update(f"writing {out.name}")
             manifest = export_onnx(
                 detector,
@@ -94,6 +109,13 @@ def _export(
     _print_summary(out, manifest, result)
 
 
+def resized_by(config: Config, interpolation: Interpolation | None) -> Config:
+    """The config with another resize of pictures; None: as it is."""
+    if interpolation is None:
+        return config
+    return replace(config, input=replace(config.input, interpolation=interpolation))
+
+
 def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -103,7 +125,9 @@ def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
     size = "any" if canvas.fixed is None else "{}x{}".format(*canvas.fixed)
     table.add_row("file", f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
     table.add_row("preset", f"{manifest.preset}, {len(manifest.class_names)} classes")
-    table.add_row("canvas", f"{size}, in multiples of {canvas.divisor}")
+    table.add_row(
+        "canvas", f"{size}, in multiples of {canvas.divisor}, {canvas.interpolation} resize"
+    )
     table.add_row("batch", "any" if manifest.batch is None else str(manifest.batch))
     if manifest.proposals is not None:
         table.add_row("proposals", str(manifest.proposals))
@@ -116,6 +140,12 @@ def check_available(option: str, value: str, available: tuple[str, ...]) -> None
     """Raise ValueError, naming what there is, unless the value is available."""
     if value not in available:
         raise ValueError(f"{option}: expected {' or '.join(available)}, got {value!r}")
+
+
+def parse_interpolation(text: str) -> Interpolation:
+    """Raise ValueError unless it is one."""
+    check_available("--interpolation", text, get_args(Interpolation))
+    return cast(Interpolation, text)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The whole description of a detector and of its training, as frozen dataclasses.
 
-A preset is a value of `Config`. What comes from outside (`--set`, a checkpoint) goes through
+A preset is a value of `Config`; where the official models' values look odd, docs/differences.md
+has the reason. What comes from outside (`--set`, a checkpoint) goes through
 `config_from_dict`, which refuses unknown keys and names the nearest known one.
 """
 

@@ -234,16 +234,23 @@ def test_tables_are_written_once_and_then_checked(
     readme = tmp_path / "README.md"
     tables = "<!-- table:{0} -->\n<!-- /table -->\n"
     readme.write_text("# x\n" + tables.format("presets") + "y\n" + tables.format("results"))
-    arguments = ["--readme", str(readme), "--results", str(results)]
+    zoo = tmp_path / "zoo.md"
+    zoo.write_text(tables.format("zoo") + tables.format("resize"))
+    arguments = ["--readme", str(readme), "--zoo", str(zoo), "--results", str(results)]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0
     text = readme.read_text()
     assert text.startswith("# x\n<!-- table:presets -->\n| preset |")
     assert "<!-- /table -->\ny\n<!-- table:results -->\n| what |" in text
+    assert "| `CenterNet2_R50_1x` | `r50-fpn` | – |" in zoo.read_text()
     assert main([*arguments, "--check"]) == 0
     assert readme.read_text() == text
     readme.write_text(text.replace("41.6", "42.0"))
+    assert main([*arguments, "--check"]) == 1
+    readme.write_text(text)
+    assert main([*arguments, "--check"]) == 0
+    zoo.write_text(zoo.read_text().replace("42.9", "43.0"))
     assert main([*arguments, "--check"]) == 1
 
 
@@ -256,8 +263,8 @@ def test_missing_markers_are_an_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "README.md").write_text(text)
-    arguments = ["--readme", str(tmp_path / "README.md"), "--results", str(results)]
-    assert scripts["tables"].main(arguments) == 2
+    pages = ["--readme", str(tmp_path / "README.md"), "--zoo", str(tmp_path / "zoo.md")]
+    assert scripts["tables"].main([*pages, "--results", str(results)]) == 2
     assert "expected <!-- table:presets -->" in capsys.readouterr().err
 
 

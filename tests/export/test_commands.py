@@ -16,6 +16,7 @@ from cn2.export.commands import parse_batch, parse_size
 from cn2.runtime import Detector
 from cn2.runtime.manifest import Manifest
 from cn2.trainer.checkpoint import save_checkpoint
+from cn2.trainer.config import Config
 from command_line import cn2
 from exported import Exported, lively_detector
 from factories import picture, tiny_config
@@ -43,8 +44,8 @@ def quick(tiny: Exported, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     """Instead of exporting anew, copies the tiny file; notes the options it was given."""
     calls: list[dict[str, Any]] = []
 
-    def copied(_model: object, _config: object, path: Path, **options: Any) -> Manifest:
-        calls.append(options)
+    def copied(_model: object, config: Config, path: Path, **options: Any) -> Manifest:
+        calls.append({**options, "interpolation": config.input.interpolation})
         shutil.copy(tiny.path, path)
         return tiny.backend.manifest
 
@@ -84,15 +85,18 @@ def test_the_bundled_pictures_are_the_default(
     assert quick[0]["size"] is None
     assert quick[0]["batch"] is None
     assert quick[0]["proposals"] is None
+    assert quick[0]["interpolation"] == "linear"  # as the checkpoint has it
 
 
 def test_options_arrive(
     workplace: Path, quick: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--size", "64x96", "--batch", "4", "--proposals", "9", "--verify", "pictures"]
+    words += ["--interpolation", "antialias"]
     assert cn2(capfd, "export", "tiny.safetensors", "-o", "a.onnx", *words).code == 0
     form = {name: quick[0][name] for name in ("size", "batch", "proposals")}
     assert form == {"size": (64, 96), "batch": 4, "proposals": 9}
+    assert quick[0]["interpolation"] == "antialias"
     assert quick[0]["origin"].license == "CC0-1.0"
 
 
@@ -122,6 +126,7 @@ def test_a_file_that_does_not_agree_is_not_kept(
         (["--size", "640"], "--size: expected HxW in pixels, for example 384x512, got '640'"),
         (["--size", "60x96"], "multiples of 32, got (60, 96)"),
         (["--dynamic", "--size", "64x96"], "expected one of them, got both"),
+        (["--interpolation", "area"], "--interpolation: expected antialias or linear, got 'area'"),
         (["--batch", "0"], "--batch: expected dynamic or a number from 1, got '0'"),
         (["--batch", "many"], "--batch: expected dynamic or a number from 1, got 'many'"),
         (["--proposals", "0"], "expected proposals, detections, batch >= 1"),
