@@ -14,16 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from ..build import build_detector
 from ..config import Config, with_classes
-from .names import LEVEL_SCALE, RULES, our_name, translate
+from .names import LEVEL_SCALE, RULES, UNUSED, our_name, translate
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; nothing reads it
 NEARLY_ALL = 20  # tensors may lack before classes are counted: it is another detector then
 SCALES = "first_stage.head.level_scales"  # one tensor of ours for several of theirs
-# What detectron2 saves and no detection needs; pixel_mean and pixel_std are compared elsewhere.
-NOT_NEEDED = re.compile(
-    r"pixel_(mean|std)|.*\.num_batches_tracked|.*anchor_generator\..*|backbone\.base\.fc\.\w+"
-    r"|backbone\.bottom_up\.(linear|fc)\.\w+|.*\.freq_weight|iteration"
-)
 TENSOR_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -101,12 +96,16 @@ def lay_over(state: Mapping[str, Tensor], config: Config) -> Fit:
         used=tuple(name for name, our in theirs.ours.items() if our in placed),
         lacking=tuple(lacking),
         ill_shaped=tuple(_differing(own, placed)),
-        misplaced=tuple(name for name in misplaced if not NOT_NEEDED.fullmatch(name))
+        misplaced=tuple(name for name in misplaced if not _needless(name))
         + theirs.unplaced,
-        not_needed=tuple(name for name in (*misplaced, *theirs.rest) if NOT_NEEDED.fullmatch(name)),
-        left_over=tuple(name for name in theirs.rest if not NOT_NEEDED.fullmatch(name)),
+        not_needed=tuple(name for name in (*misplaced, *theirs.rest) if _needless(name)),
+        left_over=tuple(name for name in theirs.rest if not _needless(name)),
         source=theirs,
     )
+
+
+def _needless(official: str) -> bool:
+    return official.endswith(COUNTER) or UNUSED.fullmatch(official) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,10 +157,12 @@ JOIN_PARTS = (
     (".conv.", ".0."),
     (".actf.0.", ".1."),
 )
-# In some official files, and of no use: the input's constants, ImageNet's classifier, weights of
-# detectron2's own federated loss, which the official code does not use, and nuImages' masks.
+# In some official files, and no detection needs them: the input's constants (compared elsewhere),
+# anchors, ImageNet's classifiers, weights of detectron2's own federated loss, which the
+# official code does not use, and nuImages' masks.
 UNUSED = re.compile(
-    r"pixel_(mean|std)|backbone\.base\.fc\.\w+"
+    r"pixel_(mean|std)|iteration|.*anchor_generator\..*"
+    r"|backbone\.base\.fc\.\w+|backbone\.bottom_up\.(linear|fc)\.\w+"
     r"|roi_heads\.box_predictor\.(\d\.)?fed_loss_cls_weights|roi_heads\.mask_head\..+"
 )
 LEVEL_SCALE = re.compile(r"proposal_generator\.centernet_head\.scales\.(\d)\.scale")
