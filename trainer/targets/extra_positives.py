@@ -83,5 +83,7 @@ def well_predicted(
     losses[:, CENTRE] = torch.where(own, 0.0, centre)
     losses = losses.reshape(len(boxes), on_level.shape[1] * 9)  # (N, L * 9)
     limit = losses.sort(dim=1).values[:, config.rank - 1 : config.rank]  # (N, 1)
-    rows, places = (losses < limit.clamp(max=config.largest_loss)).nonzero(as_tuple=True)
+    chosen = losses < limit.clamp(max=config.largest_loss)
+    chosen[:, CENTRE::9] |= own.reshape(on_level.shape)  # also where all predictions are perfect
+    rows, places = chosen.nonzero(as_tuple=True)
     return index.reshape(losses.shape)[rows, places], rows
