@@ -12,16 +12,15 @@ from cn2.trainer.model_config import CenterNetConfig, ExtraPositivesConfig
 from cn2.trainer.structures import Target
 from cn2.trainer.targets.centernet import (
     FirstStageTargets,
-    PyramidGrid,
     assign_regression,
     centernet_targets,
     objects_on_levels,
     positive_cells,
-    pyramid_grid,
     render_heatmaps,
     squared_radius,
 )
 from cn2.trainer.targets.extra_positives import extra_positives
+from cn2.trainer.targets.grid import PyramidGrid, pyramid_grid
 from reference.targets_reference import (
     class_heatmap_loops,
     extra_positives_loops,

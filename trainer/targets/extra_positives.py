@@ -10,13 +10,8 @@ from torch import Tensor
 from ..losses import giou_losses
 from ..model_config import CenterNetConfig, ExtraPositivesConfig
 from ..structures import Target
-from .centernet import (
-    CENTRE,
-    PyramidGrid,
-    around_centres,
-    heat_channels,
-    objects_on_levels,
-)
+from .centernet import heat_channels, objects_on_levels
+from .grid import CENTRE, PyramidGrid, around_centres
 
 
 def extra_positives(
