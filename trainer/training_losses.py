@@ -12,8 +12,9 @@ from .detector import AnyDetector, TwoStageDetector
 from .losses import giou_loss, heatmap_focal_loss
 from .model_config import ModelConfig
 from .structures import FirstStageOutput, Target
-from .targets.centernet import centernet_targets, pyramid_grid
+from .targets.centernet import centernet_targets
 from .targets.extra_positives import extra_positives
+from .targets.grid import pyramid_grid
 
 
 def _at_least_one(count: int) -> float:

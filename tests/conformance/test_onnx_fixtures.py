@@ -28,6 +28,7 @@ PORTRAIT = "036"
 SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
 # Detections that all of them hold at least: 720 in all, the issue wants 500.
 AGREEMENT = {"dla34-bifpn-p3": 300, "dla34-bifpn-p5": 120, "r50-fpn": 300}
+LEAST = 40  # of the others
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 
@@ -107,7 +108,7 @@ def test_torch_and_the_file_agree_on_a_portrait(run: Run, shared: Path) -> None:
 
 @pytest.mark.slow
 def test_torch_and_the_file_agree_on_five_aspect_ratios(run: Run, shared: Path) -> None:
-    agree_on(run, coco_pictures(shared, *SHAPES), AGREEMENT[run.fixture.config.preset])
+    agree_on(run, coco_pictures(shared, *SHAPES), AGREEMENT.get(run.fixture.config.preset, LEAST))
 
 
 def coco_pictures(shared: Path, *numbers: str) -> list[Path]:

@@ -21,13 +21,9 @@ from cn2.trainer.losses import HeatmapLoss, heatmap_focal_loss
 from cn2.trainer.model_config import ModelConfig
 from cn2.trainer.structures import Proposals, Target
 from cn2.trainer.targets.cascade import BACKGROUND, match_boxes, training_proposals
-from cn2.trainer.targets.centernet import (
-    FirstStageTargets,
-    PyramidGrid,
-    centernet_targets,
-    pyramid_grid,
-)
+from cn2.trainer.targets.centernet import FirstStageTargets, centernet_targets
 from cn2.trainer.targets.federated import federated_classes
+from cn2.trainer.targets.grid import PyramidGrid, pyramid_grid
 from cn2.trainer.training_losses import DetectorLosses
 from conformance.official import FIXTURES, Fixture, build_official, load_fixture
 

@@ -56,6 +56,28 @@ def cross_entropy_loops(logits: Sequence[Sequence[float]], classes: Sequence[int
     return total
 
 
+def sigmoid_loops(
+    logits: Sequence[Sequence[float]], classes: Sequence[int], counted: Sequence[bool]
+) -> float:
+    """Sum over RoIs and counted classes of binary cross-entropy; the last column has no part."""
+    total = 0.0
+    for row, wanted in zip(logits, classes, strict=True):
+        for label, logit in enumerate(row[:-1]):
+            if counted[label]:
+                sign = 1 if label == wanted else -1
+                total += math.log1p(math.exp(-sign * logit))
+    return total
+
+
+def federated_loops(classes: Sequence[int], ranks: Sequence[float], count: int) -> list[bool]:
+    """Classes that occur, then the best ranked until there are `count`; the background counts."""
+    chosen = set(classes)
+    for label in sorted(range(len(ranks)), key=lambda k: (-ranks[k], k)):
+        if len(chosen) < count and ranks[label] > 0:
+            chosen.add(label)
+    return [label in chosen for label in range(len(ranks))]
+
+
 def delta_loops(deltas: Sequence[Sequence[float]], targets: Sequence[Sequence[float]]) -> float:
     """Sum of absolute errors."""
     total = 0.0

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .losses_reference import giou_loops
+
 F = np.float32
 Sizes = Sequence[tuple[int, int]]
 Ranges = Sequence[tuple[float, float]]
@@ -64,6 +66,70 @@ def _heat(objects: list[Object], row: int, column: int, stride: int) -> float:
         squared = (F(x) - cx) ** 2 + (F(y) - cy) ** 2
         best = max(best, math.exp(-squared / thing.radius2))
     return best if best >= 1e-4 else 0.0
+
+
+def class_heatmap_loops(
+    objects: list[Object],
+    classes: Sequence[int],
+    channels: int,
+    sizes: Sizes,
+    strides: Sequence[int],
+) -> list[list[float]]:
+    """A row of channels per cell, each of the objects of one class."""
+    maps = [
+        heatmap_loops([o for o, c in zip(objects, classes, strict=True) if c == k], sizes, strides)
+        for k in range(channels)
+    ]
+    return [list(row) for row in zip(*maps, strict=True)]
+
+
+def extra_positives_loops(
+    objects: list[Object],
+    predicted: Sequence[Sequence[float]],
+    sizes: Sizes,
+    strides: Sequence[int],
+    ranges: Ranges,
+    largest_loss: float,
+    rank: int,
+) -> list[tuple[int, int]]:
+    """(cell, object) of each positive; `predicted` are every cell's distances in strides."""
+    found = []
+    for number, thing in enumerate(objects):
+        losses = _losses_around(thing, predicted, sizes, strides, ranges)
+        ranked = sorted(losses.values())
+        limit = min([largest_loss, *ranked[rank - 1 : rank]])
+        centres = positives_loops([thing], sizes, strides, ranges)
+        found += [(c, number) for c, loss in losses.items() if loss < limit or c in centres]
+    return found
+
+
+def _losses_around(
+    thing: Object,
+    predicted: Sequence[Sequence[float]],
+    sizes: Sizes,
+    strides: Sequence[int],
+    ranges: Ranges,
+) -> dict[int, float]:
+    """Loss of the boxes predicted in the 3x3 cells around the centre, by cell, on all levels."""
+    losses: dict[int, float] = {}
+    offset = 0
+    cx, cy = thing.centre
+    for (height, width), stride, (low, high) in zip(sizes, strides, ranges, strict=True):
+        middle = (math.floor(cy / stride), math.floor(cx / stride))
+        for row in range(middle[0] - 1, middle[0] + 2):
+            for column in range(middle[1] - 1, middle[1] + 2):
+                if not (0 <= row < height and 0 <= column < width):
+                    continue
+                cell = offset + row * width + column
+                x, y = F(column * stride + stride // 2), F(row * stride + stride // 2)
+                ltrb = [x - thing.x1, y - thing.y1, thing.x2 - x, thing.y2 - y]
+                if (row, column) == middle and low <= thing.size <= high:
+                    losses[cell] = 0.0
+                elif min(ltrb) > 0:
+                    wanted = [float(side / stride) for side in ltrb]
+                    losses[cell] = giou_loops([predicted[cell]], [wanted])
+        offset += height * width
+    return losses
 
 
 def positives_loops(

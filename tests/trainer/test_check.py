@@ -26,7 +26,14 @@ from cn2.trainer.check.tables import report_tables
 from cn2.trainer.config import Config
 from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.train_config import ResizeCropConfig
-from factories import coco_annotations, picture, short_edges, tiny_config, write_dataset
+from factories import (
+    coco_annotations,
+    picture,
+    short_edges,
+    tiny_config,
+    tiny_one_stage_config,
+    write_dataset,
+)
 
 Record = dict[str, Any]
 FINE = [10.0, 8.0, 30.0, 20.0]
@@ -197,6 +204,10 @@ def test_more_objects_than_can_be_found(
     found = named(report)["crowded", "train"]
     assert found.examples == ("picture_0.png (image 10): 20 objects",)
     assert "can find, 16;" in found.what
+    assert "test_filter.post_nms and model.second_stage.detections" in found.what
+    one_stage = check(sources, tmp_path / "one", tiny_one_stage_config())
+    what = named(one_stage)["crowded", "train"].what
+    assert what.endswith("model.first_stage.test_filter.post_nms")
 
 
 def test_classes_rare_unused_and_unknown(

@@ -110,6 +110,43 @@ def test_wrong_overrides(override: str, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+def test_a_second_stage_can_be_left_out() -> None:
+    override = ["model.second_stage=null", "model.first_stage.objectness_floor=0.05"]
+    config = apply_overrides(tiny_config(), override)
+    assert config.model.limits == (0.05, 0.9, 16)  # of the first stage's test filter
+    assert config_from_dict(config_to_dict(config)) == config
+    with pytest.raises(ValueError, match=r"^model\.second_stage\.detections: expected a key of a"):
+        apply_overrides(config, ["model.second_stage.detections=5"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "model.second_stage.federated",
+            {"clases": 3},
+            "model.second_stage.federated.clases: unknown key; did you mean classes?",
+        ),
+        (
+            "model.first_stage.extra_positives",
+            {"rank": 10},
+            "model.first_stage.extra_positives.rank: Input should be less than or equal to 9",
+        ),
+        ("model.second_stage.classifier", "sigmoids", "model.second_stage.classifier: Input"),
+    ],
+)
+def test_what_is_wrong_in_optional_groups_is_named(path: str, value: Any, message: str) -> None:
+    values = config_to_dict(tiny_config())
+    *parents, last = path.split(".")
+    table = values
+    for key in parents:
+        table = table[key]
+    table[last] = value
+    with pytest.raises(ValueError) as error:
+        config_from_dict(values)
+    assert str(error.value).startswith(message)
+
+
 def test_with_classes() -> None:
     config = with_classes(tiny_config(), ["cat", "dog"], [17, 18])
     assert (config.class_names, config.category_ids) == (("cat", "dog"), (17, 18))

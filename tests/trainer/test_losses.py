@@ -14,12 +14,14 @@ from cn2.trainer.losses import (
     giou_loss,
     heatmap_focal_loss,
     scale_gradient,
+    sigmoid_classification_loss,
 )
 from reference.losses_reference import (
     cross_entropy_loops,
     delta_loops,
     focal_loops,
     giou_loops,
+    sigmoid_loops,
 )
 
 NONE = torch.zeros(0, dtype=torch.int64)
@@ -183,3 +185,31 @@ def test_scaled_gradient() -> None:
     (scaled**2).sum().backward()
     assert values.grad is not None
     assert values.grad.tolist() == [0.5, -1.0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sigmoid_loss_equals_the_loops(seed: int) -> None:
+    logits = 3 * torch.randn(7, 5, generator=generator(seed), dtype=torch.float64)
+    classes = torch.randint(0, 5, (7,), generator=generator(seed + 1))  # 4 is the background
+    counted = torch.tensor([True, False, True, seed > 0])
+    found = sigmoid_classification_loss(logits, classes, counted)
+    expected = sigmoid_loops(logits.tolist(), classes.tolist(), counted.tolist())
+    assert found.item() == pytest.approx(expected, rel=1e-10)
+    everything = sigmoid_classification_loss(logits, classes)
+    expected = sigmoid_loops(logits.tolist(), classes.tolist(), [True] * 4)
+    assert everything.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_sigmoid_loss_gives_what_does_not_count_no_gradient() -> None:
+    logits = torch.randn(6, 4, generator=generator(0), requires_grad=True)
+    classes = torch.tensor([0, 1, 2, 3, 3, 0])
+    sigmoid_classification_loss(logits, classes, torch.tensor([True, False, True])).backward()
+    assert logits.grad is not None
+    assert (logits.grad.abs().sum(dim=0) > 0).tolist() == [True, False, True, False]
+
+
+def test_sigmoid_loss_without_rois_is_zero_with_a_gradient() -> None:
+    logits = torch.zeros(0, 4, requires_grad=True)
+    loss = sigmoid_classification_loss(logits, NONE)
+    loss.backward()
+    assert loss == 0

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from cn2.trainer.model_config import CenterNetConfig
+from cn2.trainer.model_config import CenterNetConfig, ExtraPositivesConfig
 from cn2.trainer.structures import Target
 from cn2.trainer.targets.centernet import (
     FirstStageTargets,
-    PyramidGrid,
     assign_regression,
     centernet_targets,
     objects_on_levels,
     positive_cells,
-    pyramid_grid,
     render_heatmaps,
     squared_radius,
 )
+from cn2.trainer.targets.extra_positives import extra_positives
+from cn2.trainer.targets.grid import PyramidGrid, pyramid_grid
 from reference.targets_reference import (
+    class_heatmap_loops,
+    extra_positives_loops,
     heatmap_loops,
     objects_from,
     positives_loops,
@@ -105,6 +109,79 @@ def test_heatmap_equals_the_loops(boxes: list[tuple[float, ...]]) -> None:
     torch.testing.assert_close(heatmap, expected, atol=1e-6, rtol=1e-5)
     assert torch.equal(heatmap == 1, expected == 1)
     assert torch.equal(heatmap > 0, expected > 0)
+
+
+@BOXES
+def test_class_heatmaps_equal_the_loops(boxes: list[tuple[float, ...]]) -> None:
+    some = Target(boxes=target(boxes).boxes, classes=torch.arange(len(boxes)) * 7 % 3)
+    found = centernet_targets([some, some], grid(), CONFIG, channels=3)
+    rows = class_heatmap_loops(objects_from(boxes), some.classes.tolist(), 3, SIZES, STRIDES)
+    expected = torch.tensor(rows).reshape(-1, 3)
+    one, two = found.heatmap.reshape(2, -1, 3)
+    torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(one == 1, expected == 1)
+    assert torch.equal(one, two)
+    assert (found.heatmap[found.positives] == 1).all()
+    cells = targets_of(boxes, boxes)  # positives of one channel for all
+    assert torch.equal(found.positives // 3, cells.positives)
+    assert torch.equal(found.regression.indices, cells.regression.indices)
+
+
+def predicted_ltrb(boxes: list[tuple[float, ...]], noise: float, seed: int = 0) -> Tensor:
+    """(M, 4) distances in strides of every cell to an object's sides, more or less wrong."""
+    generator, cells = torch.Generator().manual_seed(seed), grid()
+    strides = torch.cat([torch.full((h * w,), s) for (h, w), s in zip(SIZES, STRIDES, strict=True)])
+    sides = torch.tensor(boxes or [(0, 0, 1, 1)], dtype=torch.float32)[0]
+    ltrb = torch.cat([cells.locations - sides[:2], sides[2:] - cells.locations], dim=1)
+    wrong = 1 + noise * torch.randn(len(ltrb), 4, generator=generator)
+    return (ltrb / strides[:, None] * wrong).clamp(min=0)
+
+
+@BOXES
+@pytest.mark.parametrize("noise", [0.01, 0.05, 2.0])  # all cells are right, some, hardly any
+def test_extra_positives_equal_the_loops(boxes: list[tuple[float, ...]], noise: float) -> None:
+    config = replace(CONFIG, extra_positives=ExtraPositivesConfig())
+    predicted = predicted_ltrb(boxes, noise)
+    some = Target(boxes=target(boxes).boxes, classes=torch.arange(len(boxes)) * 7 % 3)
+    pairs = extra_positives_loops(
+        objects_from(boxes), predicted.tolist(), SIZES, STRIDES, RANGES, 0.2, 9
+    )
+    cells = len(predicted)
+    for channels in (1, 3):
+        found = extra_positives(
+            [some, some], torch.stack([predicted] * 2), grid(), config, channels
+        )
+        labels = some.classes if channels > 1 else torch.zeros_like(some.classes)
+        one = [cell * channels + int(labels[number]) for cell, number in pairs]
+        expected = [*one, *(index + cells * channels for index in one)]
+        assert sorted(found.tolist()) == sorted(expected)
+    plain = set(targets_of(boxes).positives.tolist())
+    assert plain <= {cell for cell, _ in pairs}  # the centres are among them
+
+
+def test_centres_stay_positive_where_all_predictions_are_perfect() -> None:
+    boxes = [(20.0, 12.0, 60.0, 50.0)]
+    found = extra_positives(
+        [target(boxes)],
+        predicted_ltrb(boxes, 0.0)[None],
+        grid(),
+        replace(CONFIG, extra_positives=ExtraPositivesConfig()),
+        1,
+    )
+    assert set(targets_of(boxes).positives.tolist()) <= set(found.tolist())
+
+
+def test_extra_positives_are_fewer_than_their_rank() -> None:
+    """An object of one level that all cells around it predict well: the eight best, not nine."""
+    boxes = [(20.0, 12.0, 60.0, 50.0)]
+    found = extra_positives(
+        [target(boxes)],
+        predicted_ltrb(boxes, 0.02)[None],
+        grid(),
+        replace(CONFIG, extra_positives=ExtraPositivesConfig()),
+        1,
+    )
+    assert len(found) == 8
 
 
 @BOXES

@@ -11,22 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..first_stage.centernet import cell_locations
 from ..model_config import CenterNetConfig
 from ..structures import Target
+from .grid import CENTRE, PyramidGrid, around_centres, centre_cells, flat_index
 
 SMALLEST_HEAT = 1e-4  # smaller heat map values count as 0, as in the official code
 CHUNK_ELEMENTS = 1 << 22  # locations x objects held at once: 16 MiB per float32 matrix
-
-
-class PyramidGrid(NamedTuple):
-    """The cells of all levels of one canvas."""
-
-    locations: Tensor  # (M, 2) x, y of the cells, pixels
-    strides: Tensor  # (L,) int64, pixels per cell
-    heights: Tensor  # (L,) int64, cells
-    widths: Tensor  # (L,) int64, cells
-    offsets: Tensor  # (L,) int64, index of each level's first cell
 
 
 class RegressionTargets(NamedTuple):
@@ -45,50 +35,6 @@ class FirstStageTargets(NamedTuple):
     heatmap: Tensor  # (B * M * C,) in [0, 1], the channels of a cell one after another
     positives: Tensor  # (P,) int64 into `heatmap`, one per object and level of it; can repeat
     regression: RegressionTargets  # indices of cells, in 0..B * M - 1
-
-
-class CentreCells(NamedTuple):
-    """The 3x3 cells around the centres of A objects, each on one level."""
-
-    locations: Tensor  # (A, 9, 2) x, y, pixels
-    cells: Tensor  # (A, 9) int64 among all cells; any number where there is no such cell
-    ltrb_strides: Tensor  # (A, 9, 4) to the object's sides, stride units; < 0 outside its box
-    exists: Tensor  # (A, 9) bool, on the canvas
-    legal: Tensor  # (A, 9) bool, on the canvas and the location strictly inside the box
-
-
-CENTRE = 4  # of the nine cells, the one that contains the centre
-
-
-def pyramid_grid(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[int], device: torch.device
-) -> PyramidGrid:
-    """Lay out the cells of all levels.
-
-    Args:
-        sizes: (height, width) of each level, cells, fine to coarse.
-        strides: pixels per cell of each level.
-        device: where the tensors lie.
-    Returns:
-        The grid.
-    Raises:
-        ValueError: the two lengths differ.
-    """
-    if len(sizes) != len(strides):
-        raise ValueError(f"pyramid_grid: expected {len(sizes)} strides, got {len(strides)}")
-    levels = [
-        cell_locations(height, width, stride, device)
-        for (height, width), stride in zip(sizes, strides, strict=True)
-    ]
-    shapes = torch.tensor(sizes, dtype=torch.int64, device=device).reshape(-1, 2)
-    cells = shapes.prod(dim=1)
-    return PyramidGrid(
-        locations=torch.cat(levels),
-        strides=torch.tensor(strides, dtype=torch.int64, device=device),
-        heights=shapes[:, 0],
-        widths=shapes[:, 1],
-        offsets=cells.cumsum(0) - cells,
-    )
 
 
 def centernet_targets(
@@ -188,9 +134,9 @@ def render_heatmaps(
         x = locations[:, 0] - some[:, 0, None]  # (chunk, M)
         y = locations[:, 1] - some[:, 1, None]
         _lower(nearest, channel, (x * x + y * y) / radii[:, None])
-    cells, inside = _centre_cells(centres, grid)
+    cells, inside = centre_cells(centres, grid)
     objects, _ = inside.nonzero(as_tuple=True)
-    nearest[labels[objects], _flat_index(cells, grid)[inside]] = 0.0
+    nearest[labels[objects], flat_index(cells, grid)[inside]] = 0.0
     heatmap = (-nearest).exp().T
     return torch.where(heatmap < SMALLEST_HEAT, 0.0, heatmap)
 
@@ -216,9 +162,9 @@ def positive_cells(boxes: Tensor, on_level: Tensor, grid: PyramidGrid) -> tuple[
         Cell indices (P,) int64 and the objects (P,) they belong to, object by object; objects that
         share a cell give it twice, as in the official code. A centre outside the canvas gives none.
     """
-    cells, inside = _centre_cells((boxes[:, :2] + boxes[:, 2:]) / 2, grid)
+    cells, inside = centre_cells((boxes[:, :2] + boxes[:, 2:]) / 2, grid)
     chosen = inside & on_level
-    return _flat_index(cells, grid)[chosen], chosen.nonzero()[:, 0]
+    return flat_index(cells, grid)[chosen], chosen.nonzero()[:, 0]
 
 
 def assign_regression(
@@ -247,35 +193,6 @@ def assign_regression(
     return _cheapest_per_cell(near.cells[legal], cost[legal], near.ltrb_strides[legal])
 
 
-def around_centres(
-    boxes: Tensor, objects: Tensor, levels: Tensor, grid: PyramidGrid
-) -> CentreCells:
-    """The 3x3 cells around object centres.
-
-    Args:
-        boxes: (N, 4) xyxy, pixels.
-        objects: (A,) int64 rows of `boxes`.
-        levels: (A,) int64, the level that each of them is looked at on.
-        grid: the cells.
-    """
-    strides = grid.strides[levels]
-    centres = (boxes[objects, :2] + boxes[objects, 2:]) / 2
-    shifts = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).to(boxes.device)
-    cells = _cell_of(centres, strides)[:, None] + shifts  # (A, 9, 2); shifts[CENTRE] is (0, 0)
-    locations = (cells * strides[:, None, None] + strides[:, None, None] // 2).to(boxes.dtype)
-    corners = boxes[objects, None]  # (A, 1, 4)
-    ltrb = torch.cat([locations - corners[..., :2], corners[..., 2:] - locations], dim=2)
-    size = torch.stack([grid.widths[levels], grid.heights[levels]], dim=1)[:, None]
-    exists = ((cells >= 0) & (cells < size)).all(dim=2)
-    return CentreCells(
-        locations=locations,
-        cells=grid.offsets[levels, None] + cells[..., 1] * size[..., 0] + cells[..., 0],
-        ltrb_strides=ltrb / strides[:, None, None],
-        exists=exists,
-        legal=exists & (ltrb.amin(dim=2) > 0),
-    )
-
-
 def _cheapest_per_cell(index: Tensor, cost: Tensor, ltrb_strides: Tensor) -> RegressionTargets:
     """Of the candidates of one cell keep the cheapest; candidates come object by object."""
     order = cost.argsort(stable=True)
@@ -284,20 +201,3 @@ def _cheapest_per_cell(index: Tensor, cost: Tensor, ltrb_strides: Tensor) -> Reg
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[1:] != index[:-1]
     return RegressionTargets(index[first], ltrb_strides[order[first]])
-
-
-def _centre_cells(centres: Tensor, grid: PyramidGrid) -> tuple[Tensor, Tensor]:
-    """Cells (N, L, 2) as x, y of each centre on every level, and whether they exist (N, L)."""
-    cells = _cell_of(centres[:, None], grid.strides[None])
-    size = torch.stack([grid.widths, grid.heights], dim=1)
-    return cells, ((cells >= 0) & (cells < size)).all(dim=2)
-
-
-def _cell_of(points: Tensor, strides: Tensor) -> Tensor:
-    """The cell, int64 x, y, that contains each point."""
-    return (points / strides[..., None]).floor().long()
-
-
-def _flat_index(cells: Tensor, grid: PyramidGrid) -> Tensor:
-    """(N, L, 2) cells on every level to indices (N, L) among all cells."""
-    return grid.offsets + cells[..., 1] * grid.widths + cells[..., 0]

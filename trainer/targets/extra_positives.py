@@ -10,13 +10,8 @@ from torch import Tensor
 from ..losses import giou_losses
 from ..model_config import CenterNetConfig, ExtraPositivesConfig
 from ..structures import Target
-from .centernet import (
-    CENTRE,
-    PyramidGrid,
-    around_centres,
-    heat_channels,
-    objects_on_levels,
-)
+from .centernet import heat_channels, objects_on_levels
+from .grid import CENTRE, PyramidGrid, around_centres
 
 
 def extra_positives(
@@ -83,5 +78,7 @@ def well_predicted(
     losses[:, CENTRE] = torch.where(own, 0.0, centre)
     losses = losses.reshape(len(boxes), on_level.shape[1] * 9)  # (N, L * 9)
     limit = losses.sort(dim=1).values[:, config.rank - 1 : config.rank]  # (N, 1)
-    rows, places = (losses < limit.clamp(max=config.largest_loss)).nonzero(as_tuple=True)
+    chosen = losses < limit.clamp(max=config.largest_loss)
+    chosen[:, CENTRE::9] |= own.reshape(on_level.shape)  # also where all predictions are perfect
+    rows, places = chosen.nonzero(as_tuple=True)
     return index.reshape(losses.shape)[rows, places], rows
