@@ -14,8 +14,9 @@ from cn2.runtime.errors import Cn2Error
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .config import Backbone, Config
+    from .config import Config
     from .data.datasets import DataSource
+    from .model_config import Backbone
 
 Option = typer.Option
 NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN", "dla-up": "DLA-up"}

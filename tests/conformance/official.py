@@ -10,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
@@ -26,6 +28,14 @@ FIXTURES = {  # fixture -> preset
     "CenterNet2_X101-DCN_2x": "x101-dcn-fpn",
     "CenterNet2_R2-101-DCN-BiFPN_1280_4x": "r2-101-dcn-bifpn-1280",
 }
+
+
+# Their exports and training steps take minutes.
+HEAVY = ("CenterNet2_X101-DCN_2x", "CenterNet2_R2-101-DCN-BiFPN_1280_4x")
+# All of them, the heavy ones for `make test-all` only.
+SLOW_HEAVY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FIXTURES
+]
 
 
 @dataclass(frozen=True)
@@ -84,3 +94,17 @@ def build_official(shared: Path, fixture: Fixture) -> TwoStageDetector:
     state = translate(weights, len(config.model.neck.levels))
     detector.load_state_dict(state, strict=True)
     return detector
+
+
+def assert_summary(fixture: Fixture, name: str, value: Tensor, atol: float) -> None:
+    """Compare a tensor with the fixture's summary of it: shape, statistics, two samples."""
+    expected = {key: fixture.arrays[f"{name}/{key}"] for key in ("shape", "stats", "first64")}
+    assert tuple(value.shape) == tuple(expected["shape"]), name
+    flat = value.detach().double().flatten().numpy()
+    stats = [flat.mean(), flat.std(), flat.min(), flat.max()]
+    np.testing.assert_allclose(stats, expected["stats"], atol=atol, rtol=0, err_msg=name)
+    np.testing.assert_allclose(flat[:64], expected["first64"], atol=atol, rtol=0, err_msg=name)
+    spread = flat[np.linspace(0, flat.size - 1, 256).astype(np.int64)]
+    np.testing.assert_allclose(
+        spread, fixture.arrays[f"{name}/spread256"], atol=atol, rtol=0, err_msg=name
+    )

@@ -16,12 +16,18 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
 from cn2.trainer.detector import TwoStageDetector
-from conformance.official import FIXTURES, Fixture, build_official, load_fixture
+from conformance.official import FIXTURES, SLOW_HEAVY, Fixture, build_official, load_fixture
 
 PORTRAIT = "036"
 SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
 # Detections that all of them hold at least: 720 in all, the issue wants 500.
-AGREEMENT = {"dla34-bifpn-p3": 300, "dla34-bifpn-p5": 120, "r50-fpn": 300}
+AGREEMENT = {
+    "dla34-bifpn-p3": 300,
+    "dla34-bifpn-p5": 120,
+    "r50-fpn": 300,
+    "x101-dcn-fpn": 200,
+    "r2-101-dcn-bifpn-1280": 200,
+}
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 
@@ -38,7 +44,7 @@ class Run:
     found: RawDetections
 
 
-@pytest.fixture(scope="module", params=FIXTURES)
+@pytest.fixture(scope="module", params=SLOW_HEAVY)
 def run(
     request: pytest.FixtureRequest,
     shared: Path,
@@ -64,7 +70,7 @@ def run(
 def test_detections_are_the_same_in_the_same_order(run: Run) -> None:
     arrays = run.fixture.arrays
     count = int(run.found.num_detections[0])
-    assert count == len(arrays["raw/classes"]) >= 90
+    assert count == len(arrays["raw/classes"]) >= 60
     np.testing.assert_array_equal(run.found.classes[0, :count], arrays["raw/classes"])
     scores, boxes = run.found.scores[0, :count], run.found.boxes[0, :count]
     np.testing.assert_allclose(scores, arrays["raw/scores"], atol=SCORE_ATOL, rtol=0)

@@ -26,7 +26,7 @@ from cn2.trainer.targets.centernet import (
     pyramid_grid,
 )
 from cn2.trainer.training_losses import DetectorLosses
-from conformance.official import FIXTURES, Fixture, build_official, load_fixture
+from conformance.official import FIXTURES, HEAVY, Fixture, build_official, load_fixture
 
 LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread count
 GRADIENT_RTOL = 1e-2
@@ -45,7 +45,7 @@ LOSS_NAMES = {
 }
 # Both modes of the DLA models; frozen BatchNorm leaves the others with one.
 MODES = [
-    (name, mode)
+    pytest.param((name, mode), marks=[pytest.mark.slow] if name in HEAVY else [])
     for name in FIXTURES
     for mode in (("train_bn_eval", "train") if "DLA" in name else ("train",))
 ]

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor
 
-from ..necks.bifpn import plan_nodes
+from ..necks.bifpn import Node, plan_nodes
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -173,7 +173,7 @@ def _resolve(text: str, levels: int) -> str:
         value, less = text.split("-")
         return str(int(value) - int(less))
     level, *inputs = map(int, text.split("_"))
-    return str(plan_nodes(levels).index((level, tuple(inputs))))
+    return str(plan_nodes(levels).index(Node(level, tuple(inputs))))
 
 
 def translate(state: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
