@@ -17,7 +17,9 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
+from cn2.trainer.deformable import OFFSETS
 from cn2.trainer.detector import AnyDetector, TwoStageDetector
+from cn2.trainer.layers import OffsetConv2d
 
 ORIGIN = Origin(checkpoint_sha256="ab" * 32, license="CC0-1.0", provenance="seed 0")
 
@@ -48,6 +50,7 @@ def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     """A fresh detector whose output layers are scaled so that logits and boxes vary."""
     torch.manual_seed(seed)
     model = build_detector(config).eval()
+    _stir_offsets(model)
     head = model.first_stage.head
     _spread_at_first_call(head.regression, 1.5)
     if isinstance(model, TwoStageDetector):
@@ -61,6 +64,15 @@ def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     with torch.no_grad():
         model(torch.from_numpy(images), torch.from_numpy(sizes))
     return model
+
+
+def _stir_offsets(model: nn.Module) -> None:
+    """Give deformable convolutions offsets, and masks near 1: at 1/2 each, nothing is left."""
+    for layer in model.modules():
+        if isinstance(layer, OffsetConv2d):
+            nn.init.normal_(layer.weight, std=0.1)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias[OFFSETS:], 3.0)
 
 
 def _spread_at_first_call(layer: nn.Module, spread: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torchvision
+import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from .layers import OffsetConv2d, in_fp32

@@ -12,8 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
@@ -32,6 +34,14 @@ FIXTURES = {  # fixture -> preset
     "LVIS_CenterNet2_R50_Fed_1x": "r50-fpn-lvis-fed",
     "CenterNet-S4_DLA_8x": "centernet-dla34-s4",
 }
+
+
+# Their exports and training steps take minutes.
+HEAVY = ("CenterNet2_X101-DCN_2x", "CenterNet2_R2-101-DCN-BiFPN_1280_4x")
+# All of them, the heavy ones for `make test-all` only.
+SLOW_HEAVY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FIXTURES
+]
 
 
 @dataclass(frozen=True)
@@ -136,3 +146,17 @@ def save_official(shared: Path, fixture: Fixture, path: Path) -> None:
     """Write the fixture's weights as the official code does."""
     weights = fixture_weights(shared, fixture)
     torch.save({"model": {name: torch.from_numpy(v) for name, v in weights.items()}}, path)
+
+
+def assert_summary(fixture: Fixture, name: str, value: Tensor, atol: float) -> None:
+    """Compare a tensor with the fixture's summary of it: shape, statistics, two samples."""
+    expected = {key: fixture.arrays[f"{name}/{key}"] for key in ("shape", "stats", "first64")}
+    assert tuple(value.shape) == tuple(expected["shape"]), name
+    flat = value.detach().double().flatten().numpy()
+    stats = [flat.mean(), flat.std(), flat.min(), flat.max()]
+    np.testing.assert_allclose(stats, expected["stats"], atol=atol, rtol=0, err_msg=name)
+    np.testing.assert_allclose(flat[:64], expected["first64"], atol=atol, rtol=0, err_msg=name)
+    spread = flat[np.linspace(0, flat.size - 1, 256).astype(np.int64)]
+    np.testing.assert_allclose(
+        spread, fixture.arrays[f"{name}/spread256"], atol=atol, rtol=0, err_msg=name
+    )

@@ -23,6 +23,7 @@ from cn2.trainer.structures import FirstStageOutput, RawDetections
 from conformance.official import (
     FIXTURES,
     Fixture,
+    assert_summary,
     build_official,
     clipped_raw_boxes,
     feature_names,
@@ -98,20 +99,6 @@ def everything_computed(detector: AnyDetector, canvas: Tensor, size: Tensor) -> 
     for hook in hooks:
         hook.remove()
     return seen
-
-
-def assert_summary(fixture: Fixture, name: str, value: Tensor, atol: float) -> None:
-    """Compare a tensor with the fixture's summary of it: shape, statistics, two samples."""
-    expected = {key: fixture.arrays[f"{name}/{key}"] for key in ("shape", "stats", "first64")}
-    assert tuple(value.shape) == tuple(expected["shape"]), name
-    flat = value.detach().double().flatten().numpy()
-    stats = [flat.mean(), flat.std(), flat.min(), flat.max()]
-    np.testing.assert_allclose(stats, expected["stats"], atol=atol, rtol=0, err_msg=name)
-    np.testing.assert_allclose(flat[:64], expected["first64"], atol=atol, rtol=0, err_msg=name)
-    spread = flat[np.linspace(0, flat.size - 1, 256).astype(np.int64)]
-    np.testing.assert_allclose(
-        spread, fixture.arrays[f"{name}/spread256"], atol=atol, rtol=0, err_msg=name
-    )
 
 
 def test_weights_are_the_fixtures(run: Run, shared: Path) -> None:

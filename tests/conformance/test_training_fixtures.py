@@ -25,7 +25,7 @@ from cn2.trainer.targets.centernet import FirstStageTargets, centernet_targets
 from cn2.trainer.targets.federated import federated_classes
 from cn2.trainer.targets.grid import PyramidGrid, pyramid_grid
 from cn2.trainer.training_losses import DetectorLosses
-from conformance.official import FIXTURES, Fixture, build_official, load_fixture
+from conformance.official import FIXTURES, HEAVY, Fixture, build_official, load_fixture
 
 LOSS_RTOL = 1e-3  # the oracle differs from itself by 2e-5 with another thread count
 GRADIENT_RTOL = 1e-2
@@ -56,7 +56,7 @@ LOSS_NAMES = {  # by the number of stages behind the first one
 }
 # Both modes of the DLA models; frozen BatchNorm leaves the others with one.
 MODES = [
-    (name, mode)
+    pytest.param((name, mode), marks=[pytest.mark.slow] if name in HEAVY else [])
     for name in FIXTURES
     for mode in (("train_bn_eval", "train") if "DLA" in name else ("train",))
 ]

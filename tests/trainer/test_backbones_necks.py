@@ -89,7 +89,12 @@ STAGE_PREFIXES = {
 
 @pytest.mark.parametrize(
     ("make", "kind"),
-    [(tiny_nano, "nano"), (DLA34, "dla"), (EfficientNetLite, "lite"), (BACKBONES[3], "resnet")],
+    [
+        (tiny_nano, "nano"),
+        (DLA34, "dla"),
+        (EfficientNetLite, "lite"),
+        *((backbone, "resnet") for backbone in BACKBONES[3:]),
+    ],
 )
 def test_which_stages_a_count_freezes(make: Callable[[int], Backbone], kind: str) -> None:
     for count in (0, 1, 3, 5):

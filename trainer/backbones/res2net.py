@@ -46,7 +46,7 @@ class SplitBottleneck(nn.Module):
         self.shortcut = nn.Identity() if self.adds else _pooled_shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        *splits, last = F.relu(self.conv1(x)).split(self.split_width, dim=1)
+        *splits, last = torch.split(F.relu(self.conv1(x)), self.split_width, dim=1)
         done: list[Tensor] = []
         for split, conv in zip(splits, self.convs, strict=True):
             split = split + done[-1] if self.adds and done else split

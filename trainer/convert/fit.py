@@ -96,8 +96,7 @@ def lay_over(state: Mapping[str, Tensor], config: Config) -> Fit:
         used=tuple(name for name, our in theirs.ours.items() if our in placed),
         lacking=tuple(lacking),
         ill_shaped=tuple(_differing(own, placed)),
-        misplaced=tuple(name for name in misplaced if not _needless(name))
-        + theirs.unplaced,
+        misplaced=tuple(name for name in misplaced if not _needless(name)) + theirs.unplaced,
         not_needed=tuple(name for name in (*misplaced, *theirs.rest) if _needless(name)),
         left_over=tuple(name for name in theirs.rest if not _needless(name)),
         source=theirs,

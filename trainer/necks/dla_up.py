@@ -110,4 +110,5 @@ class DLAUp(nn.Module):
             first = len(features) - 2 - index
             newest[first:] = aggregate(newest[first:])
             results.insert(0, newest[-1])
-        return self.last(results)[-1:]
+        finest: list[Tensor] = self.last(results)[-1:]
+        return finest

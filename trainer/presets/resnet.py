@@ -89,9 +89,10 @@ def r2_101_dcn_bifpn_1280() -> Config:
 
 
 def r2_101_dcn_bifpn_1560() -> Config:
-    """Official `CenterNet2_R2-101-DCN-BiFPN_4x+4x_1560_ST`; its training is the second 4x.
+    """Official `CenterNet2_R2-101-DCN-BiFPN_4x+4x_1560_ST`.
 
-    That starts from a model of the first 4x, with self-training (docs/training.md).
+    Its training is the second 4x, which starts from a model of the first; the official file was
+    not at hand, so it is that of the first (docs/training.md).
     """
     input = replace(imagenet_input(short_edge=1560, long_edge=1560, divisor=128), rounding="down")
     return _res2net_detector("r2-101-dcn-bifpn-1560", input, RES2NET_BIFPN, crop=1280)
