@@ -29,4 +29,4 @@ def thin_state(shared: Path, fixture: str, *, classes: int = 80) -> dict[str, Te
 
 def thin(shape: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor of any size in a few bytes."""
-    return torch.full((1,), 0.5).to(dtype).expand(shape)
+    return torch.full((), 0.5).to(dtype).expand(shape)

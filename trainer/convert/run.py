@@ -86,7 +86,7 @@ def plan(request: Request) -> Conversion:
         raise ValueError("--set: expected settings that leave the tensors' shapes as they are")
     check_input(read.tensors, config, source)
     for name, value in fit.tensors.items():
-        check_tensor(value, shapes[name], f"{source}: {name}")
+        check_tensor(value, shapes[name], f"{source}: {fit.source.official(name)}")
     counters = [name for name in shapes if COUNTER in name and name not in fit.tensors]
     fit.tensors.update({name: torch.zeros((), dtype=torch.int64) for name in counters})
     license = request.license or weights_license(config.preset, own_classes=fit.own_classes)
