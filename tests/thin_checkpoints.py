@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
-DLA_P5 = "CenterNet2_DLA-BiFPN-P5_640_16x_ST"
 R50 = "CenterNet2_R50_1x"
 
 

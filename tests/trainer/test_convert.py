@@ -15,12 +15,19 @@ from cn2.runtime.errors import ModelFormatError
 from cn2.trainer.config import Config
 from cn2.trainer.convert.fit import detector_shapes, lay_over
 from cn2.trainer.convert.foreign import what_it_is
-from cn2.trainer.convert.licences import FINE_TUNED, NON_COMMERCIAL, OFFICIAL
+from cn2.trainer.convert.licences import (
+    FINE_TUNED,
+    NON_COMMERCIAL,
+    NON_COMMERCIAL_PRESETS,
+    OFFICIAL,
+    weights_license,
+)
 from cn2.trainer.convert.recognise import recognise
 from cn2.trainer.convert.run import Conversion, Request, official_presets, plan
 from cn2.trainer.presets import PRESETS
 from command_line import cn2
-from thin_checkpoints import DLA_P3, DLA_P5, R50, thin, thin_state
+from conformance.official import FIXTURES
+from thin_checkpoints import DLA_P3, R50, thin, thin_state
 
 HEAD = "proposal_generator.centernet_head."
 State = dict[str, Tensor]
@@ -44,22 +51,21 @@ def refused(folder: Path, content: object, **options: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("fixture", "preset", "license"),
-    [
-        (DLA_P3, "dla34-bifpn-p3", NON_COMMERCIAL),
-        (DLA_P5, "dla34-bifpn-p5", OFFICIAL),
-        (R50, "r50-fpn", OFFICIAL),
-    ],
-)
+@pytest.mark.parametrize(("fixture", "preset"), FIXTURES.items())
 def test_each_official_model_is_recognised(
-    fixture: str, preset: str, license: str, shared: Path, tmp_path: Path
+    fixture: str, preset: str, shared: Path, tmp_path: Path
 ) -> None:
     found = planned(tmp_path, {"model": thin_state(shared, fixture)})
     assert found.config == PRESETS[preset]()
-    assert found.license == license
-    assert found.fit.left_over == found.fit.not_needed == ()
+    assert found.license == (NON_COMMERCIAL if preset in NON_COMMERCIAL_PRESETS else OFFICIAL)
+    assert found.fit.left_over == ()
     assert set(found.fit.tensors) == set(detector_shapes(found.config))
+
+
+def test_the_licence_of_a_neck_that_is_not_free() -> None:
+    assert weights_license("dla34-bifpn-p3", own_classes=True) == NON_COMMERCIAL
+    assert weights_license("dla34-fcosbifpn-p5", own_classes=False) == NON_COMMERCIAL
+    assert weights_license("dla34-bifpn-p5", own_classes=True) == OFFICIAL
 
 
 def test_shapes_are_those_of_the_real_detector() -> None:
@@ -334,7 +340,7 @@ def test_other_detectors_are_named(names: list[str], kind: str, tmp_path: Path) 
 
 
 def test_no_official_model_is_taken_for_another(shared: Path) -> None:
-    for fixture in (DLA_P3, DLA_P5, R50):
+    for fixture in FIXTURES:
         state = thin_state(shared, fixture)
         fits = [lay_over(state, make()).faults for make in official_presets().values()]
         assert fits.count(0) == 1
