@@ -154,7 +154,7 @@ def check_tensor(value: Tensor, shape: Shape, name: str) -> None:
         raise ModelFormatError(
             f"{name}: expected plain {shape.dtype} values, got {value.dtype} on {value.device}"
         )
-    parts = value.flatten().split(PART) if value.is_floating_point() else ()
+    parts = torch.split(value.flatten(), PART) if value.is_floating_point() else ()
     if not all(bool(torch.isfinite(part.float()).all()) for part in parts):
         raise ModelFormatError(f"{name}: expected finite weights, got NaN or infinity")
 
