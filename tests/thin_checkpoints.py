@@ -15,12 +15,21 @@ DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
 R50 = "CenterNet2_R50_1x"
 
 
-def thin_state(shared: Path, fixture: str, *, classes: int = 80) -> dict[str, Tensor]:
-    """The state dict of an official model; all weights are 0.5."""
+def thin_state(shared: Path, fixture: str, *, classes: int | None = None) -> dict[str, Tensor]:
+    """The state dict of an official model; all weights are 0.5.
+
+    Args:
+        shared: folder of the shared data.
+        fixture: the model's name.
+        classes: how many it should know; None: as many as it does.
+    """
     facts = json.loads((shared / "conformance" / f"{fixture}.json").read_text())
     state = {}
     for name, shape, dtype in facts["state_dict"]:
-        if ".cls_score." in name:
+        if name in ("pixel_mean", "pixel_std"):
+            state[name] = torch.tensor(facts["input"][name]).reshape(shape)
+            continue
+        if classes is not None and ".cls_score." in name:
             shape = [classes + 1, *shape[1:]]
         state[name] = thin(shape, getattr(torch, dtype))
     return state

@@ -22,7 +22,8 @@ SCALES = "first_stage.head.level_scales"  # one tensor of ours for several of th
 # What detectron2 saves and no detection needs; pixel_mean and pixel_std are compared elsewhere.
 NOT_NEEDED = re.compile(
     r"pixel_(mean|std)|.*\.num_batches_tracked|.*anchor_generator\..*|backbone\.base\.fc\.\w+"
-    r"|backbone\.bottom_up\.(linear|fc)\.\w+|.*\.freq_weight|iteration"
+    r"|backbone\.bottom_up\.(linear|fc)\.\w+|iteration"
+    r"|.*\.fed_loss_cls_weights|roi_heads\.mask_head\..+"
 )
 TENSOR_PARTS = ("weight", "bias", "running_mean", "running_var")
 

@@ -135,10 +135,11 @@ def check_input(state: dict[str, Tensor], config: Config, source: Path) -> None:
         wanted = getattr(config.input, key)
         close = [abs(a - b) <= TOLERANCE for a, b in zip(found, wanted, strict=False)]
         if len(found) != len(wanted) or not all(close):
+            values = str(found).replace(" ", "")
             raise ModelFormatError(
                 f"{source}: {key}: expected {list(wanted)} as in preset {config.preset}, got "
-                f"{found:}; all detections depend on it; if it was trained so, say "
-                f"--set input.{key}={found} (and input.color_order)".replace(", ", ",")
+                f"{values}; all detections depend on it; if it was trained so, say "
+                f"--set input.{key}={values} (and input.color_order)"
             )
 
 
