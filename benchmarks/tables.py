@@ -281,6 +281,21 @@ def install_rows(found: dict[str, Any]) -> Rows:
     return [(what, f"{found['total_mb']:.0f}", f"below {found['limit_mb']}")]
 
 
+def convert_rows(found: dict[str, Any]) -> Rows:
+    """Of convert.json: the largest file, and the worst in memory."""
+    large = max(found["rows"], key=lambda row: row["file_mb"])
+    ratio = max(row["memory_ratio"] for row in found["rows"])
+    what = f"`cn2 convert` of {large['parameters'] / 1e6:.0f} M parameters, CPU seconds"
+    return [
+        (what, f"{large['cpu_seconds']:.0f}", f"below {found['limits']['seconds']:.0f}"),
+        (
+            "memory above the imports of any, in sizes of its file",
+            f"{ratio:.2f}",
+            f"below {found['limits']['memory_ratio']:.0f}",
+        ),
+    ]
+
+
 def startup_rows(found: dict[str, Any]) -> Rows:
     """Of startup.json."""
     return [("`cn2 --help`, ms", f"{found['median_ms']['cn2 --help']:.0f}", MISSING)]
@@ -294,6 +309,7 @@ RESULT_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Rows]], ...] = (
     ("bccd.json", own_data_rows),
     ("overfit_bccd8.json", overfit_rows),
     ("overfit_coco128.json", overfit_rows),
+    ("convert.json", convert_rows),
     ("install_size.json", install_rows),
     ("startup.json", startup_rows),
 )

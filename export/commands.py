@@ -131,6 +131,7 @@ def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
     table.add_row("batch", "any" if manifest.batch is None else str(manifest.batch))
     if manifest.proposals is not None:
         table.add_row("proposals", str(manifest.proposals))
+    table.add_row("licence", manifest.weights_license or "not stated")
     for name, value in result.rows():
         table.add_row(name, value)
     Console(soft_wrap=True).print(table, markup=False, highlight=False)

@@ -12,16 +12,24 @@ import torch
 from torch import Tensor
 
 DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
-DLA_P5 = "CenterNet2_DLA-BiFPN-P5_640_16x_ST"
 R50 = "CenterNet2_R50_1x"
 
 
-def thin_state(shared: Path, fixture: str, *, classes: int = 80) -> dict[str, Tensor]:
-    """The state dict of an official model; all weights are 0.5."""
+def thin_state(shared: Path, fixture: str, *, classes: int | None = None) -> dict[str, Tensor]:
+    """The state dict of an official model; all weights are 0.5.
+
+    Args:
+        shared: folder of the shared data.
+        fixture: the model's name.
+        classes: how many it should know; None: as many as it does.
+    """
     facts = json.loads((shared / "conformance" / f"{fixture}.json").read_text())
     state = {}
     for name, shape, dtype in facts["state_dict"]:
-        if ".cls_score." in name:
+        if name in ("pixel_mean", "pixel_std"):
+            state[name] = torch.tensor(facts["input"][name]).reshape(shape)
+            continue
+        if classes is not None and ".cls_score." in name:
             shape = [classes + 1, *shape[1:]]
         state[name] = thin(shape, getattr(torch, dtype))
     return state
@@ -29,4 +37,4 @@ def thin_state(shared: Path, fixture: str, *, classes: int = 80) -> dict[str, Te
 
 def thin(shape: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor of any size in a few bytes."""
-    return torch.full((1,), 0.5).to(dtype).expand(shape)
+    return torch.full((), 0.5).to(dtype).expand(shape)

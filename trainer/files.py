@@ -19,12 +19,12 @@ def write_whole(path: Path, data: bytes | Iterable[Any]) -> None:
     Raises:
         OutputError: it cannot be written, the disk being full for one; what was there stays.
     """
+    pieces: Iterable[Any] = [data] if isinstance(data, bytes) else data
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                file.write(piece)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

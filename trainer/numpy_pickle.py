@@ -47,11 +47,11 @@ class PickledType:
 
     def __init__(self, code: str) -> None:
         self.code = code
-        self.byte_order = "="
+        self.byte_order: Literal["<", ">", "="] = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take numpy's state of a dtype: a version, the byte order, what structures have."""
-        self.byte_order = state[1] if state[1] in ("<", ">") else "="
+        self.byte_order = {"<": "<", ">": ">"}.get(state[1], "=")  # type: ignore[assignment]
 
     @property
     def is_number(self) -> bool:

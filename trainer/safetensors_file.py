@@ -60,4 +60,4 @@ def _pieces(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> Iterator
     yield len(text).to_bytes(8, "little") + text
     for value in tensors.values():
         plain = value.detach().to("cpu", stored_dtype(value)).contiguous()
-        yield memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+        yield plain.reshape(-1).view(torch.uint8).numpy()

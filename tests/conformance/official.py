@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cn2.trainer.checkpoint import load_checkpoint
+from cn2.trainer.checkpoint import load_checkpoint, read_tensors
 from cn2.trainer.config import Config
+from cn2.trainer.convert.names import translate
 from cn2.trainer.convert.run import Request, convert
 from cn2.trainer.detector import AnyDetector
 from cn2.trainer.presets import PRESETS
@@ -126,26 +127,33 @@ def build_official(shared: Path, fixture: Fixture) -> AnyDetector:
 
 
 def converted(shared: Path, fixture: Fixture) -> Path:
-    """The fixture's weights through `cn2 convert`, once in a session of tests."""
+    """The fixture's weights through `cn2 convert`, once in a session of tests; all are compared."""
     path = Path(_converted_folder().name) / f"{fixture.name}.safetensors"
     if not path.exists():
+        weights = fixture_weights(shared, fixture)
         official = path.with_suffix(".pth")
-        save_official(shared, fixture, official)
+        torch.save({"model": {name: torch.from_numpy(v) for name, v in weights.items()}}, official)
         convert(Request(source=official, out=path, preset=FIXTURES[fixture.name]))
         official.unlink()
+        require_same(path, weights, len(fixture.config.model.neck.levels))
     return path
+
+
+def require_same(path: Path, weights: dict[str, NDArray[Any]], levels: int) -> None:
+    """Assert that a converted file holds just these official tensors, under our names."""
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    expected = translate({n: v for n, v in tensors.items() if not n.startswith("pixel_")}, levels)
+    found, _ = read_tensors(path)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value), name
 
 
 @cache
 def _converted_folder() -> tempfile.TemporaryDirectory[str]:
     """Goes when Python ends."""
     return tempfile.TemporaryDirectory(prefix="cn2-converted-")
-
-
-def save_official(shared: Path, fixture: Fixture, path: Path) -> None:
-    """Write the fixture's weights as the official code does."""
-    weights = fixture_weights(shared, fixture)
-    torch.save({"model": {name: torch.from_numpy(v) for name, v in weights.items()}}, path)
 
 
 def assert_summary(fixture: Fixture, name: str, value: Tensor, atol: float) -> None:

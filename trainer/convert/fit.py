@@ -124,13 +124,13 @@ class Translated:
 
     def official(self, ours: str) -> str:
         """What the official code calls a tensor of ours, guessed from the names beside it."""
-        for name, our in self.ours.items():
-            if our == ours:
-                return name
         if ours == SCALES:
             there = {int(found[1]) for found in map(LEVEL_SCALE.fullmatch, self.ours) if found}
             lacking = [level for level in range(self.levels) if level not in there]
-            return f"proposal_generator.centernet_head.scales.{lacking[0]}.scale"
+            return f"proposal_generator.centernet_head.scales.{[*lacking, 0][0]}.scale"
+        for name, our in self.ours.items():
+            if our == ours:
+                return name
         guesses = (guess for name in self.ours for guess in _relatives(name))
         return next((g for g in guesses if _named(g, self.levels) == ours), ours)
 

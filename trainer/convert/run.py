@@ -26,6 +26,7 @@ from .recognise import Presets, recognise
 OURS = ("nano", "efficientnet-lite")  # backbones that no official model has
 TOLERANCE = 1e-3  # grey levels, between pixel_mean in a checkpoint and the preset's
 CHUNK = 1 << 20  # bytes hashed at a time
+PART = 1 << 20  # numbers looked at at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def plan(request: Request) -> Conversion:
         raise ValueError("--set: expected settings that leave the tensors' shapes as they are")
     check_input(read.tensors, config, source)
     for name, value in fit.tensors.items():
-        check_tensor(value, shapes[name], f"{source}: {name}")
+        check_tensor(value, shapes[name], f"{source}: {fit.source.official(name)}")
     counters = [name for name in shapes if COUNTER in name and name not in fit.tensors]
     fit.tensors.update({name: torch.zeros((), dtype=torch.int64) for name in counters})
     license = request.license or weights_license(config.preset, own_classes=fit.own_classes)
@@ -134,10 +135,11 @@ def check_input(state: dict[str, Tensor], config: Config, source: Path) -> None:
         wanted = getattr(config.input, key)
         close = [abs(a - b) <= TOLERANCE for a, b in zip(found, wanted, strict=False)]
         if len(found) != len(wanted) or not all(close):
+            values = str(found).replace(" ", "")
             raise ModelFormatError(
                 f"{source}: {key}: expected {list(wanted)} as in preset {config.preset}, got "
-                f"{found:}; all detections depend on it; if it was trained so, say "
-                f"--set input.{key}={found} (and input.color_order)".replace(", ", ",")
+                f"{values}; all detections depend on it; if it was trained so, say "
+                f"--set input.{key}={values} (and input.color_order)"
             )
 
 
@@ -153,7 +155,8 @@ def check_tensor(value: Tensor, shape: Shape, name: str) -> None:
         raise ModelFormatError(
             f"{name}: expected plain {shape.dtype} values, got {value.dtype} on {value.device}"
         )
-    if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+    parts = torch.split(value.flatten(), PART) if value.is_floating_point() else ()
+    if not all(bool(torch.isfinite(part.float()).all()) for part in parts):
         raise ModelFormatError(f"{name}: expected finite weights, got NaN or infinity")
 
 
