@@ -104,7 +104,7 @@ def total(rows: Sequence[Row]) -> dict[str, Any]:
     """Counts and largest differences of one kind of weights.
 
     `beyond`: pictures in which a detection differs by more than a limit, but by no more than twice
-    what torch in float32 differs from float64 there.
+    what torch in float32 differs from float64 there. Rows without `to_float64` are older than it.
     """
     return {
         "runs": sum(row["pictures"] for row in rows),
@@ -112,20 +112,21 @@ def total(rows: Sequence[Row]) -> dict[str, Any]:
         "excused": sum(sum(row["excused"].values()) for row in rows),
         "beyond": sum(row["beyond"] for row in rows),
         "unexplained": sum(row["unexplained"] for row in rows),
-        "box_px": max((row["box_px"] for row in rows), default=0.0),
-        "score": max((row["score"] for row in rows), default=0.0),
+        "box_px": max((row["box_px"] for row in rows), default=None),
+        "score": max((row["score"] for row in rows), default=None),
         "to_float64": {
-            runtime: farthest([row["to_float64"][runtime] for row in rows]) for runtime in RUNTIMES
+            runtime: farthest([row["to_float64"][runtime] for row in rows if row["to_float64"]])
+            for runtime in RUNTIMES
         },
     }
 
 
 def farthest(distances: Sequence[Row]) -> Row:
-    """Largest differences, over the pictures of all rows."""
+    """Largest differences, over the pictures of all rows; None where there are none."""
     return {
         "runs": sum(one["pictures"] for one in distances),
-        "box_px": max((one["box_px"] for one in distances), default=0.0),
-        "score": max((one["score"] for one in distances), default=0.0),
+        "box_px": max((one["box_px"] for one in distances), default=None),
+        "score": max((one["score"] for one in distances), default=None),
     }
 
 
