@@ -10,7 +10,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detections import Detections
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -64,6 +66,20 @@ def test_differences_of_what_both_files_find(resize: ModuleType) -> None:
     assert row["detections"] == {"antialias": 4, "linear": 2}
     assert row["box_px"] == {"median": 1, "p90": 1, "max": 1}
     assert row["score_difference"]["max"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_pixels_differ_where_a_picture_shrinks(resize: ModuleType, tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+
+    def difference(edge: int) -> dict[str, float]:
+        rule = CanvasRule(short_edge=edge, long_edge=edge, divisor=32)
+        return resize.pixel_difference(rule, [tmp_path / "a.png"])
+
+    assert difference(64) == {"mean": 0, "max": 0}
+    assert difference(96)["max"] <= 1
+    assert difference(24)["max"] > 50
 
 
 def test_spread(resize: ModuleType) -> None:

@@ -194,6 +194,7 @@ def test_table_of_the_resize(scripts: dict[str, ModuleType], tmp_path: Path) -> 
         "preset": "nano",
         "weights": "trained",
         "resized": [384, 512],
+        "grey_levels": {"mean": 1.647, "max": 64},
         "coco": {
             "pictures": 20,
             "detections": {"antialias": 1672, "linear": 1673},
@@ -211,8 +212,10 @@ def test_table_of_the_resize(scripts: dict[str, ModuleType], tmp_path: Path) -> 
     (tmp_path / "resize.json").write_text(json.dumps(document))
     lines = make(tmp_path).splitlines()
     assert lines[2] == (
-        "| `nano` | trained | 384x512 | 1672 / 1673 / 1468 | 0.012 / 0.048 | 0.01 / 0.05 | "
-        "0.819 / 0.819 | 12.0 / 0.6 | 0.92 |"
+        "| `nano` | trained | 384x512 | 1.6 / 64 | 1672 / 1673 / 1468 | 0.012 / 0.048 "
+        "| 0.01 / 0.05 | 0.819 / 0.819 | 12.0 / 0.6 | 0.92 |"
     )
-    assert "| random | 384x512 | 1672 / 1673 / 1468 | – | – | – | 12.0 / 0.6 |" in lines[3]
+    assert (
+        "| random | 384x512 | 1.6 / 64 | 1672 / 1673 / 1468 | – | – | – | 12.0 / 0.6 |" in lines[3]
+    )
     assert lines[5].startswith("20 COCO pictures")
