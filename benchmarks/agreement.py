@@ -8,7 +8,7 @@ by as much as the limits; so the distance of both runtimes to torch in float64 i
 Result: benchmarks/results/agreement.json. A preset that is measured again replaces its rows there,
 those of the others stay.
 
-    python benchmarks/agreement.py                    # all; minutes
+    python benchmarks/agreement.py                    # all; float64 makes it long
     python benchmarks/agreement.py --presets nano
 """
 
@@ -26,15 +26,15 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from cn2.export.agreement import (
     BOX_TOLERANCE_PX,
     MARGIN,
     SCORE_TOLERANCE,
-    Agreement,
-    Thresholds,
-    compare,
+    Found,
+    match,
 )
 from cn2.export.describe import describe, open_checkpoint
 from cn2.export.onnx_file import export_onnx
@@ -49,6 +49,8 @@ from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
 from models import RESULTS, ROOT, machine
 
+# Of the other fixtures, tests/conformance/ compares torch and the file.
+DEFAULT = ("nano", "dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn")
 TRAINED, RANDOM = "trained_weights", "random_weights"
 RUNTIMES = ("torch", "onnxruntime")
 TOOLS = ("torch", "onnx", "onnxruntime")
@@ -62,7 +64,7 @@ Row = dict[str, Any]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export, compare, write; 1 unless `is_met`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", help="default: all that have weights here")
+    parser.add_argument("--presets", nargs="+", help=f"default: {', '.join(DEFAULT)}")
     parser.add_argument("--pictures", type=int, help=f"of each preset and canvas; {PICTURES}")
     parser.add_argument("--out", type=Path, default=RESULTS / "agreement.json")
     options = parser.parse_args(arguments)
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pictures = of_many_shapes(shared / "data" / "coco128" / "images", options.pictures)
     loaders = find_weights(shared)
     found: dict[str, Any] = {}
-    for preset in options.presets or loaders:
+    for preset in options.presets or [name for name in DEFAULT if name in loaders]:
         rows = compare_preset(preset, loaders[preset], pictures)
         found = report(merge(options.out, rows))
         write_json(str(options.out), found)
@@ -104,7 +106,7 @@ def total(rows: Sequence[Row]) -> dict[str, Any]:
     """Counts and largest differences of one kind of weights.
 
     `beyond`: pictures in which a detection differs by more than a limit, but by no more than twice
-    what torch in float32 differs from float64 there.
+    what torch in float32 differs from float64 there. Rows without `to_float64` are older than it.
     """
     return {
         "runs": sum(row["pictures"] for row in rows),
@@ -112,20 +114,21 @@ def total(rows: Sequence[Row]) -> dict[str, Any]:
         "excused": sum(sum(row["excused"].values()) for row in rows),
         "beyond": sum(row["beyond"] for row in rows),
         "unexplained": sum(row["unexplained"] for row in rows),
-        "box_px": max((row["box_px"] for row in rows), default=0.0),
-        "score": max((row["score"] for row in rows), default=0.0),
+        "box_px": max((row["box_px"] for row in rows), default=None),
+        "score": max((row["score"] for row in rows), default=None),
         "to_float64": {
-            runtime: farthest([row["to_float64"][runtime] for row in rows]) for runtime in RUNTIMES
+            runtime: farthest([row["to_float64"][runtime] for row in rows if row["to_float64"]])
+            for runtime in RUNTIMES
         },
     }
 
 
 def farthest(distances: Sequence[Row]) -> Row:
-    """Largest differences, over the pictures of all rows."""
+    """Largest differences, over the pictures of all rows; None where there are none."""
     return {
         "runs": sum(one["pictures"] for one in distances),
-        "box_px": max((one["box_px"] for one in distances), default=0.0),
-        "score": max((one["score"] for one in distances), default=0.0),
+        "box_px": max((one["box_px"] for one in distances), default=None),
+        "score": max((one["score"] for one in distances), default=None),
     }
 
 
@@ -194,9 +197,8 @@ def compare_preset(preset: str, load: Callable[[], Loaded], pictures: Sequence[P
             path = Path(folder) / "model.onnx"
             export_onnx(model, config, path, size=size)
             result = verify(path, model, config, pictures)
-            exact = distances(
-                path, model, config, pictures[: EXACT_PICTURES[kind]], result.score_threshold
-            )
+            at = result.score_threshold
+            exact = distances(path, model, pictures[: EXACT_PICTURES[kind]], at)
         facts = {"preset": preset, "weights": weights, "canvas": canvas}
         rows.append({**facts, **summary(result), "to_float64": exact, "aspects": aspects(pictures)})
         rows[-1] |= {"machine": before, "versions": {tool: version(tool) for tool in TOOLS}}
@@ -205,24 +207,35 @@ def compare_preset(preset: str, load: Callable[[], Loaded], pictures: Sequence[P
 
 
 def distances(
-    path: Path, model: AnyDetector, config: Config, pictures: Sequence[Path], threshold: float
+    path: Path, model: AnyDetector, pictures: Sequence[Path], threshold: float
 ) -> dict[str, Row]:
     """How far torch and the file, in float32, are from torch in float64, where both find it."""
-    second = config.model.second_stage
-    limits = Thresholds(score=threshold, nms_iou=second.nms_iou, detections=second.detections)
     reference = Reference(model)
-    seen = {runtime: Agreement() for runtime in RUNTIMES}
+    seen: dict[str, list[tuple[float, float]]] = {runtime: [] for runtime in RUNTIMES}
     with closing(OnnxRuntimeBackend.open(path, device="cpu")) as backend:
         for file in pictures:
             picture = place_picture(open_picture(file), backend.manifest.canvas)
             exact = reference.run_exact(picture, threshold)
             found = reference.run(picture, threshold), run_file(backend, picture, threshold)
             for runtime, one in zip(RUNTIMES, found, strict=True):
-                seen[runtime].add(compare(exact, one, limits))
+                seen[runtime].append(distance(exact, one))
     return {
-        name: {"pictures": one.pictures, "box_px": one.box_px, "score": one.score}
-        for name, one in seen.items()
+        runtime: {
+            "pictures": len(pictures),
+            "box_px": max((box for box, _ in values), default=0.0),
+            "score": max((score for _, score in values), default=0.0),
+        }
+        for runtime, values in seen.items()
     }
+
+
+def distance(exact: Found, found: Found) -> tuple[float, float]:
+    """Largest differences of a box, pixels, and of a score, among what both have."""
+    pairs = match(exact, found)
+    rows, columns = [row for row, _ in pairs], [column for _, column in pairs]
+    box = np.abs(exact.boxes[rows] - found.boxes[columns]).max(initial=0.0)
+    score = np.abs(exact.scores[rows] - found.scores[columns]).max(initial=0.0)
+    return float(box), float(score)
 
 
 def summary(result: Verification) -> Row:

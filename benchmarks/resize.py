@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,11 +29,13 @@ from cn2.export.commands import resized_by
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.annotations import read_annotations
 from cn2.runtime.bench import Contestant, Plan, measure
-from cn2.runtime.canvas import Interpolation
+from cn2.runtime.canvas import CanvasRule, Interpolation
 from cn2.runtime.detections import Detections
 from cn2.runtime.detector import Detector
 from cn2.runtime.eval_command import evaluate
 from cn2.runtime.machine import cpu_cores, versions
+from cn2.runtime.pictures import open_picture
+from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
 from cn2.trainer.scenes.write import write_scenes
 from models import PICTURE_SIZE, RESULTS, ROOT, find_pictures, machine
@@ -88,6 +91,7 @@ def measure_case(
     pair, weights = open_pair(load, size, Path(folder), options.threads)
     resized = pair["linear"].manifest.canvas.resized_size(PICTURE_SIZE[1], PICTURE_SIZE[0])
     row = {"preset": preset, "weights": weights, "canvas": size, "resized": resized}
+    row["grey_levels"] = pixel_difference(pair["linear"].manifest.canvas, coco)
     row["coco"] = compare(pair, coco)
     row["scenes"] = score(pair, Path(folder), options.scenes) if weights == "trained" else None
     row["time"] = race(pair, find_pictures(None, options.pictures), options)
@@ -119,6 +123,19 @@ def open_pair(
         export_onnx(model, resized_by(config, kind), path, size=size)
         pair[kind] = Detector.open(path, threads=threads)
     return pair, weights
+
+
+def pixel_difference(rule: CanvasRule, pictures: Sequence[Path]) -> dict[str, float]:
+    """How far the resized pictures are apart, grey levels."""
+    means, largest = [], 0
+    for path in pictures:
+        picture = open_picture(path)
+        canvases = [place_picture(picture, replace(rule, interpolation=k)) for k in KINDS]
+        height, width = canvases[0].resized
+        first, second = (c.canvas[:height, :width].astype(int) for c in canvases)
+        means.append(float(np.abs(first - second).mean()))
+        largest = max(largest, int(np.abs(first - second).max()))
+    return {"mean": float(np.mean(means)), "max": largest}
 
 
 def compare(pair: Pair, pictures: Sequence[Path]) -> Row:

@@ -218,20 +218,21 @@ def agreement_rows(found: dict[str, Any]) -> Rows:
     ]
     if not random["runs"]:
         return rows
-    exact = random["to_float64"]
-    of_float64 = f"{exact['torch']['runs']} of its runs against torch in float64"
-    return [
-        *rows,
+    rows += [
         (
             f"stress test, random weights of {weights_of(found, trained=False)}: "
             f"{random['detections']} detections, px / score",
             distance(random),
             MISSING,
         ),
-        (f"{of_float64}: torch", distance(exact["torch"]), MISSING),
-        (f"{of_float64}: ONNX Runtime", distance(exact["onnxruntime"]), MISSING),
         (f"of the {random['runs']} runs: {counts}", tally(random), f"{MISSING} / 0 / {MISSING}"),
     ]
+    exact = random["to_float64"]
+    if exact["torch"]["runs"]:
+        what = f"{exact['torch']['runs']} of its runs against torch in float64"
+        names = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
+        rows += [(f"{what}: {names[k]}", distance(exact[k]), MISSING) for k in names]
+    return rows
 
 
 def weights_of(found: dict[str, Any], *, trained: bool) -> str:

@@ -27,6 +27,7 @@ RESIZE_COLUMNS = (
     "detector",
     "weights",
     "480x640 becomes",
+    "grey levels, mean / largest",
     "detections, antialias / linear / both",
     "score, median / 90 %",
     "box px, median / 90 %",
@@ -88,7 +89,7 @@ def resize_table(results: Path) -> str:
     found = read(results / "resize.json")
     if not found:
         return "Not measured yet."
-    lines = [" | ".join(RESIZE_COLUMNS), " | ".join(["---"] * 2 + ["---:"] * 7)]
+    lines = [" | ".join(RESIZE_COLUMNS), " | ".join(["---"] * 2 + ["---:"] * 8)]
     lines += [" | ".join(resize_cells(row)) for row in found["rows"]]
     table = "\n".join(f"| {line} |" for line in lines)
     return f"{table}\n\n{resize_footnote(found)}"
@@ -105,6 +106,7 @@ def resize_cells(row: dict[str, Any]) -> list[str]:
         f"`{row['preset']}`",
         "trained" if row["weights"] == "trained" else "random",
         "x".join(str(side) for side in row["resized"]),
+        f"{row['grey_levels']['mean']:.1f} / {row['grey_levels']['max']}",
         " / ".join(str(count) for count in counts),
         *spreads,
         MISSING if scenes is None else " / ".join(f"{scenes[kind]['AP']:.3f}" for kind in kinds),

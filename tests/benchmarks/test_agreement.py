@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -62,6 +63,32 @@ def test_both_kinds_of_weights_are_counted_apart(agreement: ModuleType) -> None:
     assert (trained["beyond"], trained["score"]) == (0, 3e-5)
     assert (random["detections"], random["beyond"], random["excused"]) == (300, 2, 3)
     assert random["to_float64"]["onnxruntime"] == {"runs": 1, "box_px": 0.02, "score": 1e-6}
+
+
+def test_rows_older_than_the_distance_to_float64(agreement: ModuleType) -> None:
+    rows = [row("nano", "trained"), row("b", "f", to_float64=None)]
+    random = agreement.report(rows)["random_weights"]
+    assert random["to_float64"]["torch"] == {"runs": 0, "box_px": None, "score": None}
+    assert agreement.report(rows[:1])["random_weights"]["box_px"] is None
+
+
+def test_the_table_tells_both_kinds_apart(agreement: ModuleType) -> None:
+    tables = importlib.import_module("tables")
+    rows = [row("nano", "trained"), row("r50-fpn", "f", beyond=2, excused={"iou": 1})]
+    cells = [cells[:2] for cells in tables.agreement_rows(agreement.report(rows))]
+    assert "`nano`: 300 detections" in cells[0][0]
+    assert [measured for _, measured in cells] == [
+        "0.0100 / 1.0e-05",
+        "0 / 0 / 0",
+        "0.0100 / 1.0e-05",
+        "2 / 0 / 1",
+        "0.0100 / 1.0e-05",
+        "0.0200 / 1.0e-06",
+    ]
+    assert "random weights of `r50-fpn`" in cells[2][0]
+    rows[1]["to_float64"] = None
+    assert len(tables.agreement_rows(agreement.report(rows))) == 4
+    assert len(tables.agreement_rows(agreement.report(rows[:1]))) == 2
 
 
 @pytest.mark.parametrize(
