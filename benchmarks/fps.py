@@ -22,6 +22,7 @@ from cn2.trainer.presets import PRESETS
 from models import (
     PAPER,
     RESULTS,
+    TIMED_PRESETS,
     ModelFiles,
     find_pictures,
     machine,
@@ -29,8 +30,6 @@ from models import (
     picture_sizes,
 )
 
-# README's table; the other detectors of the zoo are timed by zoo.py.
-DEFAULT = ("dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn", "nano", "lite0-fpn")
 PICTURES = 20
 BATCHES = {"nano": "1,8"}  # a batch of 8 of the others takes tens of seconds on a small CPU
 
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=DEFAULT)
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=TIMED_PRESETS)
     parser.add_argument("--images", type=Path, help="default: COCO pictures of $CN2_SHARED")
     parser.add_argument("--threads", type=int, help="default: one per core")
     parser.add_argument("--runs", type=int, help="default: 100, 20 of calls above a second")

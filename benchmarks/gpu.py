@@ -26,7 +26,7 @@ from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
 from cn2.trainer.presets import PRESETS
-from models import PAPER, RESULTS, ModelFiles, find_pictures, machine, make_files
+from models import PAPER, RESULTS, TIMED_PRESETS, ModelFiles, find_pictures, machine, make_files
 
 BACKENDS = ("torch", "onnxruntime")
 BATCHES = (1, 8)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
+    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(TIMED_PRESETS))
     parser.add_argument("--device", default="cuda", help="cuda; cpu tries the script itself")
     parser.add_argument("--images", type=Path, help="default: COCO pictures of $CN2_SHARED")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURE_SIZE = (640, 480)  # width, height: the commonest size in COCO; one canvas for all runs
 RANDOM_SEED = 0
+# Of the README's table; the other detectors of the zoo are timed by zoo.py.
+TIMED_PRESETS = ("dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn", "nano", "lite0-fpn")
 
 # Network and all post-processing, batch 1, on a Titan Xp; arXiv 2103.07461 and its model zoo.
 PAPER: dict[str, Any] = {
