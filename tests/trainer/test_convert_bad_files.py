@@ -273,6 +273,7 @@ def test_paths_that_cannot_be(tmp_path: Path, capfd: Capture) -> None:
     folder = tmp_path / "folder.safetensors"
     folder.mkdir()
     assert "got a folder" in line(good, folder)
+    assert "cannot be written" in line(good, good / "out.safetensors")  # its folder is a file
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +87,9 @@ def _refuse_input_as_output(out: Path, inputs: list[Path]) -> None:
 
     if out.is_dir():
         raise OutputError(f"{out}: expected a file to write, got a folder; add a file's name")
+    parent = out.absolute().parent
+    if parent.exists() and not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise OutputError(f"{out}: cannot be written: expected a folder {parent} that can be")
     for file in inputs:
         if out.exists() and file.exists() and out.samefile(file):
             raise OutputError(
