@@ -16,7 +16,7 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
 from cn2.trainer.detector import TwoStageDetector
-from conformance.official import FIXTURES, SLOW_HEAVY, Fixture, build_official, load_fixture
+from conformance.official import FIXTURES, HEAVY, SLOW_HEAVY, Fixture, build_official, load_fixture
 
 PORTRAIT = "036"
 SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
@@ -25,8 +25,6 @@ AGREEMENT = {
     "dla34-bifpn-p3": 300,
     "dla34-bifpn-p5": 120,
     "r50-fpn": 300,
-    "x101-dcn-fpn": 200,
-    "r2-101-dcn-bifpn-1280": 200,
 }
 SCORE_ATOL = 1e-3
 BOX_ATOL_PX = 0.1  # the limit; seen: 0.006
@@ -106,6 +104,8 @@ def test_torch_and_the_file_agree_on_a_portrait(run: Run, shared: Path) -> None:
 
 @pytest.mark.slow
 def test_torch_and_the_file_agree_on_five_aspect_ratios(run: Run, shared: Path) -> None:
+    if run.fixture.name in HEAVY:
+        pytest.skip("six minutes of two slow cores; the portrait is compared")
     agree_on(run, coco_pictures(shared, *SHAPES), AGREEMENT[run.fixture.config.preset])
 
 
