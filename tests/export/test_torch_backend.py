@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,5 +127,8 @@ def test_the_manifest_of_a_config() -> None:
     assert manifest.canvas.interpolation == "linear"
     assert (manifest.proposals, manifest.detections, manifest.batch) == (16, 100, None)
     assert (manifest.checkpoint_sha256, manifest.provenance) == ("", "")
+    assert manifest.canvas.rounding == "nearest"
+    rounded = replace(tiny_config(), input=replace(tiny_config().input, rounding="down"))
+    assert describe(rounded).canvas.rounding == "down"
     changed = describe(tiny_config(), size=(96, 96), batch=4, proposals=7)
     assert (changed.canvas.fixed, changed.batch, changed.proposals) == ((96, 96), 4, 7)

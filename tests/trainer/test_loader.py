@@ -1,5 +1,6 @@
 """Batches: what lies on the canvas, and an order that only seed and step decide."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cn2.trainer.config import Config
+from cn2.trainer.config import Config, Rounding
 from cn2.trainer.data.batch import Batch, Sample, collate
 from cn2.trainer.data.coco import CocoDataset, load_coco
 from cn2.trainer.data.loader import train_batches, validation_batches
@@ -146,6 +147,16 @@ def test_another_seed_gives_another_order(data: CocoDataset) -> None:
         for seed in (0, 1)
     ]
     assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(("rounding", "height"), [("nearest", 41), ("down", 40)])
+def test_validation_rounds_as_the_input_says(
+    data: CocoDataset, rounding: Rounding, height: int
+) -> None:
+    input = replace(tiny_config().input, short_edge=61, long_edge=61, rounding=rounding)
+    batches = validation_batches(data, replace(tiny_config(), input=input), batch=1)
+    sizes = {tuple(batch.image_sizes[0].tolist()) for batch in batches}
+    assert (height, 61) in sizes  # 64 x 96: 40.67 high
 
 
 def test_validation_shows_every_picture_once_and_no_canvas_is_padded_for_another(

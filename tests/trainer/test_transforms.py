@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cn2.runtime.canvas import CanvasRule
+from cn2.runtime.canvas import CanvasRule, Rounding
 from cn2.runtime.errors import PictureError
 from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import resize_into
@@ -27,12 +27,21 @@ from factories import picture
 SIDE = st.integers(1, 10_000)
 
 
-@given(SIDE, SIDE, st.integers(1, 1500), st.integers(0, 1500), st.integers(1, 128))
+@given(
+    SIDE,
+    SIDE,
+    st.integers(1, 1500),
+    st.integers(0, 1500),
+    st.integers(1, 128),
+    st.sampled_from(["nearest", "down"]),
+)
 def test_sizes_are_those_of_the_runtime(
-    height: int, width: int, short_edge: int, more: int, divisor: int
+    height: int, width: int, short_edge: int, more: int, divisor: int, rounding: Rounding
 ) -> None:
-    rule = CanvasRule(short_edge=short_edge, long_edge=short_edge + more, divisor=divisor)
-    size = resized_size(height, width, short_edge, short_edge + more)
+    rule = CanvasRule(
+        short_edge=short_edge, long_edge=short_edge + more, divisor=divisor, rounding=rounding
+    )
+    size = resized_size(height, width, short_edge, short_edge + more, rounding)
     assert size == rule.resized_size(height, width)
     assert canvas_size([size], divisor) == rule.canvas_size(size)
 
