@@ -13,6 +13,7 @@ from torch import Tensor
 
 DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
 R50 = "CenterNet2_R50_1x"
+LVIS_FED = "LVIS_CenterNet2_R50_Fed_1x"
 
 
 def thin_state(shared: Path, fixture: str, *, classes: int | None = None) -> dict[str, Tensor]:

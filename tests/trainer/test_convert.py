@@ -27,7 +27,7 @@ from cn2.trainer.convert.run import Conversion, Request, official_presets, plan
 from cn2.trainer.presets import PRESETS
 from command_line import cn2
 from conformance.official import FIXTURES
-from thin_checkpoints import DLA_P3, R50, thin, thin_state
+from thin_checkpoints import DLA_P3, LVIS_FED, R50, thin, thin_state
 
 HEAD = "proposal_generator.centernet_head."
 ALIKE = ("r2-101-dcn-bifpn-1280", "r2-101-dcn-bifpn-1560")  # the same but for their settings
@@ -184,6 +184,14 @@ def test_another_normalisation_is_an_error_with_a_way_out(
     way_out = line.partition("--set ")[2].partition(" (")[0]
     found = planned(tmp_path, content, overrides=[way_out])
     assert getattr(found.config.input, key) == tuple(values)
+
+
+def test_a_tensor_kept_once_must_be_the_same_everywhere(shared: Path, tmp_path: Path) -> None:
+    state = thin_state(shared, LVIS_FED)
+    name = "roi_heads.box_predictor.{}.freq_weight"
+    state[name.format(2)] = torch.arange(1203.0)
+    expected = f"{name.format(2)}: expected the numbers of {name.format(0)}, got others"
+    assert refused(tmp_path, state).endswith(expected)
 
 
 def test_counters_that_a_file_lacks_are_zero(shared: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..config import Config, apply_overrides, with_classes
 from ..presets import PRESETS
 from ..safetensors_file import write_tensors
 from ..weights_file import WeightsFile, read_weights
-from .fit import COUNTER, Fit, Shape, detector_shapes
+from .fit import COUNTER, SCALES, Fit, Shape, detector_shapes
 from .licences import weights_license
 from .recognise import Presets, recognise
 
@@ -86,6 +86,7 @@ def plan(request: Request) -> Conversion:
     if any(shapes[name].sides != tuple(value.shape) for name, value in fit.tensors.items()):
         raise ValueError("--set: expected settings that leave the tensors' shapes as they are")
     check_input(read.tensors, config, source)
+    check_repeats(read.tensors, fit.source.ours, source)
     for name, value in fit.tensors.items():
         check_tensor(value, shapes[name], f"{source}: {fit.source.official(name)}")
     counters = [name for name in shapes if COUNTER in name and name not in fit.tensors]
@@ -140,6 +141,23 @@ def check_input(state: dict[str, Tensor], config: Config, source: Path) -> None:
                 f"{source}: {key}: expected {list(wanted)} as in preset {config.preset}, got "
                 f"{values}; all detections depend on it; if it was trained so, say "
                 f"--set input.{key}={values} (and input.color_order)"
+            )
+
+
+def check_repeats(state: dict[str, Tensor], ours: dict[str, str], source: Path) -> None:
+    """Refuse different numbers where we keep one tensor for several: weights of the federated loss.
+
+    Raises:
+        ModelFormatError: two of them differ.
+    """
+    first: dict[str, str] = {}
+    for official, name in ours.items():
+        if name == SCALES:  # one number of each level
+            continue
+        other = first.setdefault(name, official)
+        if other != official and not torch.equal(state[other], state[official]):
+            raise ModelFormatError(
+                f"{source}: {official}: expected the numbers of {other}, got others"
             )
 
 
