@@ -181,6 +181,8 @@ def numbered_classes(config: Config, count: int) -> Config:
 @lru_cache(maxsize=100_000)
 def _named(official: str, levels: int) -> str | None:
     """Our name; None where there is none in a pyramid of so many levels."""
+    if UNUSED.fullmatch(official):
+        return None
     scale = LEVEL_SCALE.fullmatch(official)
     if scale:
         return SCALES if int(scale[1]) < levels else None
@@ -191,6 +193,8 @@ def _named(official: str, levels: int) -> str | None:
 
 
 def _is_of_known_part(official: str) -> bool:
+    if UNUSED.fullmatch(official):
+        return False
     if LEVEL_SCALE.fullmatch(official):
         return True
     return any(re.fullmatch(pattern, official) for pattern, _ in RULES)
