@@ -17,7 +17,7 @@ from .detect_command import (
     write_picture,
 )
 from .errors import ModelFormatError
-from .eval_command import SUMMARY, find_pictures, require_evaluator
+from .eval_command import find_pictures, require_evaluator, summary_table
 from .reports import format_number, format_table, ready_folder, write_json
 from .sources import Source, result_paths
 
@@ -158,7 +158,6 @@ def demo_text(report: DemoReport) -> str:
     ]
     total_ms = [timings.total_ms for timings in report.timings]
     columns = ["file", "objects", "decode", "prep.", "infer", "post.", "images/s"]
-    metrics = [format_number(report.metrics[key], 3) for key in SUMMARY]
     return "\n".join(
         [
             "",
@@ -168,6 +167,6 @@ def demo_text(report: DemoReport) -> str:
             f"time; stages in ms",
             "",
             f"COCO metrics on these {report.metrics['images']} pictures:",
-            format_table(SUMMARY, [metrics], left=0),
+            summary_table(report.metrics),
         ]
     )

@@ -142,10 +142,15 @@ def shorten(names: list[str], limit: int = NAMES_SHOWN) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def summary_table(metrics: dict[str, Any]) -> str:
+    """The metrics of all classes together."""
+    keys = [key for key in SUMMARY if key in metrics]  # some are LVIS's alone
+    return format_table(keys, [[format_number(metrics[key], 3) for key in keys]], left=0)
+
+
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The metrics, and a row per class; a dash where the pictures hold no such object."""
-    keys = [key for key in SUMMARY if key in metrics]  # some are LVIS's alone
-    summary = format_table(keys, [[format_number(metrics[key], 3) for key in keys]], left=0)
+    summary = summary_table(metrics)
     rows = [
         [name, str(row["objects"]), format_number(row["AP"], 3), format_number(row["AP50"], 3)]
         for name, row in metrics["per_class"].items()

@@ -361,7 +361,11 @@ def torn(path: Path) -> None:
 
 BAD_MODELS = [
     ("a.onnx", foreign, "no cn2 manifest in its metadata; was it exported with cn2 export?"),
-    ("a.onnx", newer, "format version 2, this cn2 reads up to 1; upgrade cn2"),
+    (
+        "a.onnx",
+        newer,
+        f"version {FORMAT_VERSION + 1}, this cn2 reads up to {FORMAT_VERSION}; upgrade",
+    ),
     ("a.onnx", torn, "expected an ONNX file"),
     ("a.onnx", lambda path: path.write_text("words"), "expected an ONNX file"),
     ("a.onnx", lambda path: path.touch(), "expected an ONNX file"),
