@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two processes with a thread each: half of the time is spent in exports, which use one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # A new sub-package needs a new install: the packages' __init__.py count as inputs.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard */__init__.py */*/__init__.py)
 WHEEL := build/wheel
@@ -17,11 +19,11 @@ demo: $(VENV)/.demo
 	$(BIN)/cn2 demo --out out/demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 	$(MAKE) --no-print-directory lint types
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

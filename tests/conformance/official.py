@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,12 +38,19 @@ FIXTURES = {  # fixture -> preset
 }
 
 
-# Their exports and training steps take minutes.
+# Their exports and training steps take minutes: for `make test-all` only.
 HEAVY = ("CenterNet2_X101-DCN_2x", "CenterNet2_R2-101-DCN-BiFPN_1280_4x")
-# All of them, the heavy ones for `make test-all` only.
-SLOW_HEAVY = [
-    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in FIXTURES
-]
+# Exports that show little that the others do not, likewise.
+LATER = (
+    "CenterNet2_DLA-BiFPN-P5_640_16x_ST",
+    "CenterNet2-F_R50_1x",
+    "LVIS_CenterNet2_R50_Fed_1x",
+)
+
+
+def marked_slow(slow: Collection[str]) -> list[Any]:
+    """All fixtures as parameters of a test, some of them marked."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in FIXTURES]
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from cn2.trainer.detector import AnyDetector
 from conformance.official import (
     FIXTURES,
     HEAVY,
-    SLOW_HEAVY,
+    LATER,
     Fixture,
     build_official,
     clipped_raw_boxes,
     load_fixture,
+    marked_slow,
 )
 
 PORTRAIT = "036"
@@ -51,7 +52,7 @@ class Run:
     found: RawDetections
 
 
-@pytest.fixture(scope="module", params=SLOW_HEAVY)
+@pytest.fixture(scope="module", params=marked_slow({*HEAVY, *LATER}))
 def run(
     request: pytest.FixtureRequest,
     shared: Path,
