@@ -14,7 +14,7 @@ class OfficialModel:
 
     config: str  # the yaml's name
     preset: str  # ours
-    ap: float | None = None  # mAP in percent, on COCO test-dev or the data set's validation set
+    ap: float | None = None  # mAP in percent, on the data set's validation pictures
     titan_xp: int | None = None  # images/s of the network on a Titan Xp
     titan_rtx: int | None = None  # on a Titan RTX
     license: str = CODE  # of the code that the weights were trained with
@@ -47,9 +47,6 @@ ZOO = (
     OfficialModel(
         config="CenterNet2_DLA-fcosBiFPN-P5_640_16x_ST",
         preset="dla34-fcosbifpn-p5",
-        ap=49.2,
-        titan_xp=33,
-        titan_rtx=38,
         license=NON_COMMERCIAL,
     ),
     OfficialModel(config="CenterNet2_R50_1x", preset="r50-fpn", ap=42.9, titan_xp=18, titan_rtx=24),

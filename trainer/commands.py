@@ -67,8 +67,9 @@ def train_command(
     ] = None,
     device: Annotated[str, Option(help="auto, cpu, cuda.")] = "auto",
     license: Annotated[
-        str, Option(help="Licence of the weights, for the checkpoint.")
-    ] = "unspecified",
+        str | None,
+        Option(help="Licence of the weights. Default: that of those it starts from."),
+    ] = None,
     check: Annotated[
         bool, Option("--check", help="Look at the data, write OUT/check, and stop.")
     ] = False,
@@ -84,9 +85,10 @@ def train_command(
     vals = pair_sources([val], [val_images] if val_images else [], split="val", option="--val")
     if check:
         raise typer.Exit(run_check(config, trains, vals[0], out))
-    from .train import RunFiles
+    from .run import RunFiles, inherited_license
     from .train import train as run_training
 
+    license = license or inherited_license(weights, out if resume else None)
     files = RunFiles(train=trains, val=vals[0], out=out, license=license)
     try:
         run_training(

@@ -16,7 +16,7 @@ from torch import nn
 from cn2.runtime.errors import ModelFormatError, OutputError
 
 from .build import build_detector
-from .checkpoint import load_weights, save_checkpoint
+from .checkpoint import load_weights, read_checkpoint, save_checkpoint
 from .config import Config, config_to_dict
 from .data.coco import CocoDataset
 from .data.datasets import DataSource
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 STATES = "states"  # folder of what --resume needs
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"  # checkpoints
+UNSPECIFIED = "unspecified"  # licence of weights that nobody stated one for
 CONFIG_FILE, LOG_FILE, CURVES_FILE = "config.json", "log.jsonl", "curves.png"
 
 
@@ -51,7 +52,15 @@ class RunFiles:
     train: tuple[DataSource, ...]  # joined
     val: DataSource
     out: Path  # folder of the run
-    license: str = "unspecified"  # of the weights, into the checkpoints
+    license: str = UNSPECIFIED  # of the weights, into the checkpoints
+
+
+def inherited_license(weights: Path | None, resumed: Path | None) -> str:
+    """The licence of the checkpoint that a run starts from, or of the run that is resumed."""
+    source = weights if resumed is None else resumed / LAST_FILE
+    if source is None or not source.is_file():  # a missing one is an error when it is loaded
+        return UNSPECIFIED
+    return read_checkpoint(source)[1].get("cn2.license") or UNSPECIFIED
 
 
 @dataclass(kw_only=True)

@@ -19,11 +19,12 @@ from cn2.runtime.errors import (
     PictureError,
 )
 from cn2.trainer.build import build_detector
-from cn2.trainer.checkpoint import load_checkpoint
+from cn2.trainer.checkpoint import load_checkpoint, save_checkpoint
 from cn2.trainer.data.datasets import DataSource
 from cn2.trainer.data.loader import Batch
 from cn2.trainer.distributed import Ranks
 from cn2.trainer.model_config import ModelConfig
+from cn2.trainer.run import inherited_license
 from cn2.trainer.train import RunFiles, TrainingError, train
 from cn2.trainer.train_step import Stepper, build_optimizer
 from cn2.trainer.training_losses import DetectorLosses
@@ -79,6 +80,17 @@ def test_a_run_writes_config_log_checkpoints_and_state(files: RunFiles) -> None:
     states = sorted(path.name for path in (files.out / "states").iterdir())
     assert states == ["00000002.safetensors", "00000003.safetensors"]  # the last two
     assert json.loads((files.out / "config.json").read_text())["preset"] == "tiny"
+
+
+def test_the_licence_goes_on_with_the_weights(files: RunFiles, tmp_path: Path) -> None:
+    assert inherited_license(None, None) == "unspecified"
+    assert inherited_license(tmp_path / "none.safetensors", None) == "unspecified"
+    weights = tmp_path / "free.safetensors"
+    for path, license in ((weights, "CC0-1.0"), (tmp_path / "last.safetensors", "MIT")):
+        model = build_detector(tiny_config())
+        save_checkpoint(path, model, tiny_config(), license=license, provenance="a test")
+    assert inherited_license(weights, None) == "CC0-1.0"
+    assert inherited_license(weights, tmp_path) == "MIT"  # of the run that goes on
 
 
 def test_classes_come_from_the_training_annotations(files: RunFiles) -> None:
