@@ -22,6 +22,8 @@ from time_tables import footnote, group_table, speed_table
 PAGE = ROOT / "docs" / "training.md"
 SPEED = ROOT / "benchmarks" / "results" / "training.json"  # of training.py
 
+COLUMNS = 6  # presets side by side
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; the exit code."""
@@ -49,11 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def recipe_table() -> str:
-    """A column per preset, a row per setting."""
+    """A column per preset, a row per setting, in tables that fit a page; what all share is said."""
     configs = [make() for make in PRESETS.values()]
-    rows = [["setting", *(f"`{config.preset}`" for config in configs)]]
-    rows += [[name, *(show(config) for config in configs)] for name, show in SETTINGS.items()]
-    return markdown(rows)
+    cells = {name: [show(config) for config in configs] for name, show in SETTINGS.items()}
+    same = {name: values[0] for name, values in cells.items() if len(set(values)) == 1}
+    tables = []
+    for start in range(0, len(configs), COLUMNS):
+        some = slice(start, start + COLUMNS)
+        rows = [["setting", *(f"`{config.preset}`" for config in configs[some])]]
+        rows += [[name, *cells[name][some]] for name in cells if name not in same]
+        tables.append(markdown(rows))
+    shared = "; ".join(f"{name} {value}" for name, value in same.items())
+    return "\n\n".join([*tables, f"The same for all: {shared}."])
 
 
 def schedule_table() -> str:

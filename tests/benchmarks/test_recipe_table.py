@@ -43,9 +43,15 @@ def test_a_changed_preset_makes_it_stale(
 
 
 def test_rows(script: ModuleType) -> None:
-    lines = [row.strip("| ").split(" | ") for row in script.recipe_table().splitlines()]
-    assert lines[0] == ["setting", *(f"`{name}`" for name in presets.PRESETS)]
-    rows = {row[0]: dict(zip(presets.PRESETS, row[1:], strict=True)) for row in lines[2:]}
+    *tables, shared = script.recipe_table().split("\n\n")
+    rows: dict[str, dict[str, str]] = {}
+    for table in tables:
+        (_, *names), _, *lines = [row.strip("| ").split(" | ") for row in table.splitlines()]
+        for setting, *cells in lines:
+            found = dict(zip((name.strip("`") for name in names), cells, strict=True))
+            rows[setting] = rows.get(setting, {}) | found
+    assert all(list(row) == list(presets.PRESETS) for row in rows.values())
+    assert "horizontal flip 0.5" in shared
     for setting, expected in {
         "learning rate": {"dla34-bifpn-p3": "0.02", "dla34-bifpn-p5": "0.08", "nano": "0.02"},
         "pictures seen": {"dla34-bifpn-p3": "5.76 M, 4x", "centernet-dla34-s4": "11.52 M, 8x"},
