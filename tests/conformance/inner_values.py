@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
-from onnxruntime import InferenceSession  # type: ignore[import-untyped]
+from onnxruntime import InferenceSession, SessionOptions  # type: ignore[import-untyped]
 
 HEAD = "first_stage.head"
 
@@ -42,7 +42,11 @@ def inner_values(path: Path, feeds: dict[str, NDArray[Any]], two_stage: bool) ->
     proto.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted
     )
-    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = SessionOptions()
+    options.log_severity_level = 3  # errors only, as our backend has it
+    session = InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     found = dict(zip(wanted, session.run(wanted, feeds), strict=True))
     return InnerValues(**{key: [found[name] for name in group] for key, group in names.items()})
 
