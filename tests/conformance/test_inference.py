@@ -21,21 +21,20 @@ from cn2.trainer.boxes import clip_boxes, decode_deltas
 from cn2.trainer.detector import AnyDetector, TwoStageDetector
 from cn2.trainer.structures import FirstStageOutput, RawDetections
 from conformance.official import (
+    BOX_ATOL_PX,
+    FEATURE_ATOL,
     FIXTURES,
+    SCORE_ATOL,
     Fixture,
+    assert_features,
+    assert_head,
+    assert_same_proposals,
     assert_summary,
     build_official,
     clipped_raw_boxes,
-    feature_names,
     fixture_weights,
     load_fixture,
 )
-
-FEATURE_ATOL = 1e-3  # the oracle differs from itself by up to 5e-4 with other thread counts
-# The oracle differs from itself by up to 5.4e-4 on the logits of this one.
-LOGIT_ATOL = {"CenterNet2_R2-101-DCN-BiFPN_1280_4x": 2e-3}
-SCORE_ATOL = 1e-3
-BOX_ATOL_PX = 0.1  # the limit; expected 0.01
 
 
 @dataclass(frozen=True)
@@ -137,38 +136,18 @@ def test_backbone_and_neck_features(run: Run) -> None:
             assert_summary(run.fixture, f"bottom_up/{name}", ours[name[-1]], FEATURE_ATOL)
             compared += 1
     assert compared == (0 if not names else 4 if "DLA" in run.fixture.name else 3)
-    levels = feature_names(run.fixture.config.model.neck.levels)
-    for level, feature in zip(levels, run.features, strict=True):
-        assert_summary(run.fixture, f"fpn/{level}", feature, FEATURE_ATOL)
+    assert_features(run.fixture, run.features)
 
 
 def test_head_outputs(run: Run) -> None:
-    model = run.fixture.config.model
-    kind = "cls_logits" if model.second_stage is None else "agn_hm"
-    logit_atol = LOGIT_ATOL.get(run.fixture.name, FEATURE_ATOL)
-    for index, level in enumerate(feature_names(model.neck.levels)):
-        heatmap, regression = run.first.heatmaps[index], run.first.regressions[index]
-        assert_summary(run.fixture, f"head/{level}/{kind}", heatmap, logit_atol)
-        assert_summary(run.fixture, f"head/{level}/reg", regression, FEATURE_ATOL)
-        full = run.fixture.arrays.get(f"head/{level}/agn_hm/full")
-        if full is not None:
-            np.testing.assert_allclose(heatmap.numpy(), full, atol=logit_atol, rtol=0)
+    assert_head(run.fixture, run.first.heatmaps, run.first.regressions)
 
 
 @torch.no_grad()
 def test_proposals_are_the_same_set(run: Run) -> None:
     detector = run.two_stage
     found = detector.first_stage.propose(run.first, detector.test_filter)
-    boxes, scores = found.boxes[0].numpy(), found.objectness[0].numpy()
-    expected = run.fixture.arrays["proposals/boxes"]
-    assert boxes.shape == expected.shape
-    np.testing.assert_array_equal(scores, np.sort(scores)[::-1])
-    distance = np.abs(boxes[:, None] - expected[None]).max(axis=2)  # (ours, theirs)
-    partner = distance.argmin(axis=1)
-    assert sorted(partner) == list(range(len(expected)))
-    assert distance.min(axis=1).max() < 0.05
-    expected_scores = run.fixture.arrays["proposals/scores"][partner]
-    np.testing.assert_allclose(scores, expected_scores, atol=SCORE_ATOL, rtol=0)
+    assert_same_proposals(run.fixture, found.boxes[0].numpy(), found.objectness[0].numpy())
 
 
 def second_stage_steps(run: Run) -> list[dict[str, Tensor]]:

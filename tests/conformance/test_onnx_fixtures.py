@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,11 +17,17 @@ from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
 from cn2.trainer.detector import AnyDetector
+from conformance.inner_values import InnerValues, inner_values
 from conformance.official import (
+    BOX_ATOL_PX,
     FIXTURES,
     HEAVY,
     LATER,
+    SCORE_ATOL,
     Fixture,
+    assert_features,
+    assert_head,
+    assert_same_proposals,
     build_official,
     clipped_raw_boxes,
     load_fixture,
@@ -36,8 +43,6 @@ AGREEMENT = {
     "r50-fpn": 300,
 }
 LEAST = 40  # of the others; 20 where it is one picture
-SCORE_ATOL = 1e-3
-BOX_ATOL_PX = 0.1  # the issue's limit; seen: 0.006
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,31 @@ def run(
     sizes = np.array([[height, width]], np.int32)
     found = OnnxRuntimeBackend.open(path, device="cpu").infer(images, sizes)
     return Run(fixture, detector, path, images, sizes, found)
+
+
+@pytest.fixture(scope="module")
+def inner(run: Run) -> InnerValues:
+    """What the same file computes on its way: a second inference, no second export."""
+    two_stage = run.fixture.config.model.second_stage is not None
+    return inner_values(run.path, {"images": run.images, "image_sizes": run.sizes}, two_stage)
+
+
+def test_features_are_the_official_ones(run: Run, inner: InnerValues) -> None:
+    assert_features(run.fixture, [torch.from_numpy(value) for value in inner.features])
+
+
+def test_logits_and_regressions_are_the_official_ones(run: Run, inner: InnerValues) -> None:
+    heatmaps = [torch.from_numpy(value) for value in inner.heatmaps]
+    regressions = [torch.from_numpy(value) for value in inner.regressions]
+    assert_head(run.fixture, heatmaps, regressions)
+
+
+def test_proposals_are_the_same_set(run: Run, inner: InnerValues) -> None:
+    if not inner.proposals:
+        assert run.fixture.config.model.second_stage is None
+        pytest.skip("no second stage")
+    boxes, scores = inner.proposals
+    assert_same_proposals(run.fixture, boxes[0], scores[0])
 
 
 def test_detections_are_the_same_in_the_same_order(run: Run) -> None:
