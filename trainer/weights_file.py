@@ -5,11 +5,13 @@ Which one it is, the first bytes say and not the name. No code in any of them is
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,20 @@ from torch import Tensor
 
 from cn2.runtime.errors import ModelFormatError
 
-from .checkpoint import read_tensors
+from .checkpoint import MOST_TENSORS, check_count, read_metadata, read_tensors
 from .numpy_pickle import (
     ALLOWED,
     ForbiddenNameError,
     PickledArray,
     PickledType,
+    TooManyError,
     load_numpy_pickle,
 )
 
 ZIP_START = b"PK\x03\x04"
 # A pickle of PyTorch's magic number: torch.save before 1.6 begins with it.
 LEGACY_START = re.compile(rb"\x80.\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
+LEGACY_PICKLES = ("magic number", "protocol", "system", "values")  # that such a file begins with
 PICKLE_LIMIT = 32_000_000  # bytes of the structure in a .pth; that of 139 M parameters is 0.2 MB
 DEPTH = 3  # of tables in tables
 # Where trainings keep the weights, and the running mean of them.
@@ -62,12 +66,16 @@ def read_weights(path: Path, *, ema: bool = False) -> WeightsFile:
     """
     start = _first_bytes(path)
     if path.suffix == ".safetensors":
-        tensors, metadata = read_tensors(path)
-        if "cn2.config" in metadata:
+        if "cn2.config" in read_metadata(path):
             raise ModelFormatError(f"{path}: is a checkpoint of cn2 already; use it as it is")
+        tensors, _ = read_tensors(path)
         return WeightsFile(tensors=_unwrapped(tensors), used="", other="")
     try:
         values = _load(path, start)
+    except TooManyError:
+        raise ModelFormatError(
+            f"{path}: expected at most {MOST_TENSORS} tensors, got more"
+        ) from None
     except ForbiddenNameError as error:
         raise _forbidden(path, error.name) from None
     except ModelFormatError:
@@ -96,8 +104,10 @@ def _load(path: Path, start: bytes) -> Any:
     """What the file holds, tensors as such or as `PickledArray`."""
     if start.startswith(ZIP_START):
         _check_archive(path)
-    elif not LEGACY_START.match(start):
-        return load_numpy_pickle(path)
+    elif LEGACY_START.match(start):
+        _check_legacy(path)
+    else:
+        return load_numpy_pickle(path, MOST_TENSORS)
     stand_ins = [(value, name) for name, value in ALLOWED.items()]
     types = [(PickledType, "cn2.PickledType"), (PickledArray, "cn2.PickledArray")]
     with torch.serialization.safe_globals([*stand_ins, *types]), warnings.catch_warnings():
@@ -123,6 +133,7 @@ def _check_archive(path: Path) -> None:
         raise ModelFormatError(f"{path}: expected weights, got a TorchScript program")
     if len(pickles) != 1:
         raise ModelFormatError(f"{path}: expected an archive by torch.save, got another one")
+    check_count(sum("/data/" in name for name in names), path)
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ModelFormatError(f"{path}: expected an archive by torch.save, got overlapping parts")
     if pickles[0].file_size > PICKLE_LIMIT:
@@ -130,6 +141,15 @@ def _check_archive(path: Path) -> None:
             f"{path}: expected at most {PICKLE_LIMIT} bytes beside the tensors, "
             f"got {pickles[0].file_size}"
         )
+
+
+def _check_legacy(path: Path) -> None:
+    """Refuse more tensors than any training has; torch would take its time to read them."""
+    with path.open("rb") as stream:
+        opcodes = (opcode for _ in LEGACY_PICKLES for opcode, _, _ in pickletools.genops(stream))
+        tensors = (opcode for opcode in opcodes if opcode.name == "BINPERSID")
+        if sum(1 for _ in islice(tensors, MOST_TENSORS + 1)) > MOST_TENSORS:
+            raise TooManyError
 
 
 def _forbidden(path: Path, name: str) -> ModelFormatError:
@@ -197,6 +217,7 @@ def _find(values: Any, keys: tuple[str, ...]) -> tuple[str, Mapping[Any, Any]] |
 
 def _tensors(table: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """The entries that are tensors; arrays become such, one by one."""
+    check_count(len(table), path)
     tensors = {}
     for name, value in table.items():
         if isinstance(value, Tensor):

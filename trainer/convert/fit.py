@@ -78,7 +78,11 @@ def lay_over(state: Mapping[str, Tensor], config: Config) -> Fit:
         state: official name -> tensor; none is copied or changed.
         config: of the preset; another number of classes is taken from the tensors' shapes.
     """
-    theirs = translated(state, len(config.model.neck.levels))
+    return place(translated(state, len(config.model.neck.levels)), config)
+
+
+def place(theirs: Translated, config: Config) -> Fit:
+    """Lay a translated state dict over a preset with as many levels; see `lay_over`."""
     own, config_used = detector_shapes(config), config
     lacking = [name for name in own if name not in theirs.tensors and COUNTER not in name]
     if len(lacking) < NEARLY_ALL and _differing(own, theirs.tensors):
@@ -139,18 +143,18 @@ def translated(state: Mapping[str, Tensor], levels: int) -> Translated:
     """A state dict under our names; what cannot be is sorted out."""
     ours = {name: _named(name, levels) for name in state}
     known = {name: our for name, our in ours.items() if our is not None}
-    odd = [n for n, our in known.items() if our == SCALES and tuple(state[n].shape) != (1,)]
+    odd = {n: our for n, our in known.items() if our == SCALES and tuple(state[n].shape) != (1,)}
     known = {name: our for name, our in known.items() if name not in odd}
     tensors = translate({name: state[name] for name in known}, levels)
     if sum(our == SCALES for our in known.values()) < levels:
         tensors.pop(SCALES, None)  # translate takes 1 for a missing one
     others = [name for name, our in ours.items() if our is None]
-    unplaced = tuple(name for name in others if _is_of_known_part(name))
+    unplaced = dict.fromkeys(name for name in others if _is_of_known_part(name))
     return Translated(
         levels=levels,
         tensors=tensors,
         ours=known,
-        unplaced=unplaced,
+        unplaced=tuple(unplaced),
         rest=tuple(name for name in others if name not in unplaced),
         odd_scales=tuple(odd),
     )

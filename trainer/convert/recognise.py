@@ -11,7 +11,7 @@ from cn2.runtime.errors import ModelFormatError
 
 from ..coco_classes import COCO_NAMES
 from ..config import Config
-from .fit import Fit, lay_over
+from .fit import Fit, place, translated
 from .foreign import OFFICIAL_HEAD, what_it_is
 
 NAMES_SHOWN = 3
@@ -33,7 +33,7 @@ def recognise(state: Mapping[str, Tensor], presets: Presets, source: str) -> tup
     """
     if not any(OFFICIAL_HEAD in name for name in state):
         raise ModelFormatError(f"{source}: this is not CenterNet2: {what_it_is(state)}")
-    fits = [lay_over(state, make()) for make in presets.values()]
+    fits = _lay_over_all(state, [make() for make in presets.values()])
     good = [fit for fit in fits if not fit.faults]
     if not good:
         nearest = min(fits, key=lambda fit: fit.faults)
@@ -45,6 +45,13 @@ def recognise(state: Mapping[str, Tensor], presets: Presets, source: str) -> tup
             f"{source}: has the tensors of {names} alike; say which one with --preset"
         )
     return chosen[0], [f.config.preset for f in good if f is not chosen[0] and not f.own_classes]
+
+
+def _lay_over_all(state: Mapping[str, Tensor], configs: Sequence[Config]) -> list[Fit]:
+    """Each preset's fit; names are translated once for each number of levels."""
+    levels = [len(config.model.neck.levels) for config in configs]
+    theirs = {count: translated(state, count) for count in set(levels)}
+    return [place(theirs[count], config) for count, config in zip(levels, configs, strict=True)]
 
 
 def faults_text(fit: Fit) -> str:
