@@ -197,9 +197,12 @@ class _Unpickler(pickle._Unpickler):
         self.calls_left -= 1
         if self.calls_left < 0:
             raise TooManyError
-        super().load_reduce()
+        super().load_reduce()  # type: ignore[misc]  # not in typeshed
 
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.REDUCE[0]: load_reduce}
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: load_reduce,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"

@@ -191,6 +191,12 @@ def test_pickles_that_lie(content: bytes, tmp_path: Path, capfd: Capture) -> Non
     refused(capfd, path)
 
 
+def test_a_text_is_not_a_pickle(tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / "model.pth"
+    path.write_text("not weights but a letter\n")
+    assert "got a file that is not a pickle" in refused(capfd, path)
+
+
 def array_pickle(shape: tuple[int, ...], data: bytes, code: str = "f4") -> bytes:
     """A pickle of {"model": {"w": array}} as numpy makes it, whatever the parts."""
 
