@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from .safetensors_file import write_tensors
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
+MOST_TENSORS = 10_000  # in a file, a training's included; the largest detector has about 2,000
 # Parts of the names of tensors with a row per class.
 CLASSIFIERS = (".class_logits.", ".class_heatmaps.", ".freq_weight")
 
@@ -60,7 +63,12 @@ def load_checkpoint(path: Path) -> tuple[AnyDetector, Config, dict[str, str]]:
 
 def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tensor]]:
     """Config, metadata and tensors of a checkpoint, without building the detector."""
-    tensors, metadata = read_tensors(path)
+    metadata = read_metadata(path)  # before the tensors: it may be a stranger's file
+    config = _config_of(metadata, path)
+    return config, metadata, read_tensors(path)[0]
+
+
+def _config_of(metadata: dict[str, str], path: Path) -> Config:
     version = metadata.get("cn2.format_version", "")
     if "cn2.config" not in metadata or not version.isdecimal():
         raise ModelFormatError(
@@ -74,10 +82,9 @@ def read_checkpoint(path: Path) -> tuple[Config, dict[str, str], dict[str, Tenso
         )
     try:
         values = json.loads(metadata["cn2.config"])
-        config = config_from_dict(_from_version_1(values) if int(version) == 1 else values)
+        return config_from_dict(_from_version_1(values) if int(version) == 1 else values)
     except ValueError as error:
         raise ModelFormatError(f"{path}: its config cannot be read: {error}") from None
-    return config, metadata, tensors
 
 
 def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
@@ -145,12 +152,40 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file.
 
     Raises:
+        ModelFormatError: no such file, truncated, not safetensors, or of very many tensors.
+    """
+    with _opened(path) as file:
+        names = file.keys()
+        check_count(len(names), path)
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its tensors.
+
+    Raises:
         ModelFormatError: no such file, truncated, or not safetensors.
     """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def check_count(count: int, path: Path) -> None:
+    """Refuse more tensors than any detector has, before time is spent on them.
+
+    Raises:
+        ModelFormatError: there are more than `MOST_TENSORS`.
+    """
+    if count > MOST_TENSORS:
+        raise ModelFormatError(f"{path}: expected at most {MOST_TENSORS} tensors, got {count}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it becomes one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise ModelFormatError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:

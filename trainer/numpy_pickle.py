@@ -12,13 +12,14 @@ import re
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 NUMBER = re.compile(r"[<>=|]?[biuf][1248]")  # what numpy calls its dtypes of plain numbers
+CALLS = 3  # at most for an array: itself, its dtype, its bytes
 
 
 class ForbiddenNameError(Exception):
@@ -29,15 +30,26 @@ class ForbiddenNameError(Exception):
         self.name = name
 
 
-def load_numpy_pickle(path: Path) -> Any:
+class TooManyError(Exception):
+    """A pickle makes more things than was allowed."""
+
+
+def load_numpy_pickle(path: Path, most: int) -> Any:
     """What a pickle holds, its arrays as `PickledArray`.
+
+    Args:
+        path: of the pickle.
+        most: arrays that it may have; about, so that time is not spent on many more.
 
     Raises:
         ForbiddenNameError: it asks for anything else than data. Nothing was run.
+        TooManyError: it has more arrays.
         Exception: of any kind, where the bytes are no pickle or a torn one.
     """
     with path.open("rb") as stream:
-        return _Unpickler(_Stream(stream, path.stat().st_size), encoding="latin1").load()
+        unpickler = _Unpickler(_Stream(stream, path.stat().st_size), encoding="latin1")
+        unpickler.calls_left = CALLS * most
+        return unpickler.load()
 
 
 class PickledType:
@@ -178,6 +190,19 @@ ALLOWED = _allowed()
 
 class _Unpickler(pickle._Unpickler):
     """Python's own unpickler, in Python: the one in C can be made to fill the memory."""
+
+    calls_left = 0
+
+    def load_reduce(self) -> None:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise TooManyError
+        super().load_reduce()  # type: ignore[misc]  # not in typeshed
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: load_reduce,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"

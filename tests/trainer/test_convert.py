@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from cn2.trainer.convert.fit import detector_shapes, lay_over
 from cn2.trainer.convert.foreign import what_it_is
 from cn2.trainer.convert.licences import (
     FINE_TUNED,
+    FINE_TUNED_NON_COMMERCIAL,
     NON_COMMERCIAL,
     NON_COMMERCIAL_PRESETS,
     OFFICIAL,
@@ -70,7 +72,8 @@ def test_each_official_model_is_recognised(
 
 def test_the_licence_of_a_neck_that_is_not_free() -> None:
     assert weights_license("dla34-bifpn-p3", own_classes=True) == NON_COMMERCIAL
-    assert weights_license("dla34-fcosbifpn-p5", own_classes=False) == NON_COMMERCIAL
+    assert weights_license("dla34-fcosbifpn-p5", own_classes=False) == FINE_TUNED_NON_COMMERCIAL
+    assert "official CenterNet2 weights" not in FINE_TUNED_NON_COMMERCIAL
     assert weights_license("dla34-bifpn-p5", own_classes=True) == OFFICIAL
 
 
@@ -243,7 +246,7 @@ class TestClasses:
         found = planned(tmp_path, thin_state(shared, DLA_P3, classes=3), classes=file)
         assert found.config.class_names == ("cat", "dog", "red panda")
         assert found.config.category_ids == ids
-        assert found.license == NON_COMMERCIAL
+        assert found.license == FINE_TUNED_NON_COMMERCIAL
 
     def test_a_list_of_another_length(self, state: State, shared: Path, tmp_path: Path) -> None:
         file = tmp_path / "names.txt"
@@ -283,7 +286,7 @@ class TestPresetsAlike:
             fit, others = recognise(state, two, "model.pth")
             assert fit.config.preset == preset
             assert fit.own_classes
-            assert len(others) == 1
+            assert others == []
 
     def test_with_other_classes_that_of_coco_is_taken(self, shared: Path) -> None:
         state = thin_state(shared, R50, classes=7)
@@ -299,6 +302,8 @@ def test_a_preset_by_name(state: State, tmp_path: Path) -> None:
     assert "preset dla34-bifpn-p3" in line
     assert "expected one of" in refused(tmp_path, state, preset="nano")  # there is no official one
     assert "nano" not in official_presets()
+    assert refused(tmp_path, state, preset="r50fpn").endswith("did you mean r50-fpn?")
+    assert "did you mean" not in refused(tmp_path, state, preset="zzz")
 
 
 def test_settings_that_change_the_tensors(state: State, tmp_path: Path) -> None:
@@ -380,3 +385,96 @@ def test_the_help_fits_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     assert ran.code == 0
     for word in ("--preset", "--classes", "--ema", "--json", "--set", "--license", "-o"):
         assert word in ran.out
+
+
+def averaged(state: State) -> State:
+    return {name: torch.full((1,), 0.25).expand(value.shape) for name, value in state.items()}
+
+
+def under(prefix: str, state: State) -> State:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def first_number(found: Conversion) -> float:
+    return float(found.fit.tensors["neck.lateral.0.weight"].mean())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "net.detector."])
+def test_the_prefix_of_a_wrapper(prefix: str, state: State, tmp_path: Path) -> None:
+    bare = {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]).reshape(3, 1, 1)}
+    found = planned(tmp_path, {"state_dict": under(prefix, state) | bare})
+    assert sorted(found.fit.used) == sorted(state)
+    assert (found.fit.not_needed, found.fit.left_over) == (("pixel_mean",), ())
+    assert (found.read.used, found.read.other) == ("state_dict", "")
+
+
+@pytest.mark.parametrize(
+    ("own", "mean"),
+    [
+        ("modelStudent.", "modelTeacher."),
+        ("", "ema."),
+        ("model.", "model_ema."),
+        ("module.", "module.ema."),
+    ],
+)
+def test_a_mean_of_the_weights_in_the_same_table(
+    own: str, mean: str, state: State, tmp_path: Path
+) -> None:
+    table = under(own, state) | under(mean, averaged(state))
+    plain, other = planned(tmp_path, table), planned(tmp_path, table, ema=True)
+    assert (first_number(plain), first_number(other)) == (0.5, 0.25)
+    assert sorted(plain.fit.used) == sorted(other.fit.used) == sorted(state)
+    assert plain.fit.left_over == other.fit.left_over == ()
+    assert (plain.read.averaged, other.read.averaged) == (False, True)
+    assert plain.read.other == other.read.used
+    assert mean.rstrip(".").endswith(plain.read.other)  # without what all names have
+
+
+def test_two_detectors_of_a_kind_in_a_table(state: State, tmp_path: Path) -> None:
+    line = refused(tmp_path, under("a.", state) | under("b.", state))
+    assert "expected one detector, got those under 'a.', 'b.'; save one alone" in line
+
+
+@pytest.mark.parametrize("key", ["EMA", "Model_EMA", "ema_state"])
+def test_keys_of_a_mean_in_any_case_and_deeper(key: str, state: State, tmp_path: Path) -> None:
+    content = {"model": state, key: {"state": averaged(state)}}
+    found = planned(tmp_path, content, ema=True)
+    assert first_number(found) == 0.25
+    assert found.read.used == f"{key}.state"
+
+
+def test_tensors_of_another_shape_do_not_fit(state: State, tmp_path: Path) -> None:
+    line = refused(tmp_path, state | {f"{HEAD}agn_hm.bias": thin([7])})
+    in_place = len(detector_shapes(PRESETS["r50-fpn"]())) - 1
+    assert line.endswith(f"; {in_place} others fit")
+
+
+def test_a_file_that_is_far_from_every_preset(tmp_path: Path) -> None:
+    line = refused(tmp_path, {f"{HEAD}strange.{k}.weight": thin([3]) for k in range(9)})
+    assert "none is near" in line
+    assert f"got {HEAD}strange.0.weight, {HEAD}strange.1.weight" in line
+
+
+def test_official_files_pass_over_no_sister(state: State, tmp_path: Path) -> None:
+    assert planned(tmp_path, state).also_fits == ()
+
+
+@pytest.mark.parametrize(
+    ("fixture", "part"),
+    [
+        (R50, "backbone.bottom_up."),
+        (R50, "backbone.fpn_"),
+        (R50, "roi_heads."),
+        (R50, f"{HEAD}bbox_tower."),
+        (DLA_P3, "backbone.bottom_up."),
+        (DLA_P3, "backbone.repeated_bifpn."),
+        (DLA_P3, "roi_heads."),
+    ],
+)
+def test_a_whole_part_that_is_missing_is_named(fixture: str, part: str, shared: Path) -> None:
+    state = thin_state(shared, fixture)
+    rest = {name: value for name, value in state.items() if not name.startswith(part)}
+    fit = lay_over(rest, PRESETS[FIXTURES[fixture]]())
+    missing = list(islice(fit.missing(), 12))
+    assert missing
+    assert set(missing) <= state.keys() - rest.keys()

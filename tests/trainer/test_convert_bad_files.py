@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cn2.trainer.build import build_detector
 from cn2.trainer.checkpoint import save_checkpoint
@@ -190,6 +191,12 @@ def test_pickles_that_lie(content: bytes, tmp_path: Path, capfd: Capture) -> Non
     refused(capfd, path)
 
 
+def test_a_text_is_not_a_pickle(tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / "model.pth"
+    path.write_text("not weights but a letter\n")
+    assert "got a file that is not a pickle" in refused(capfd, path)
+
+
 def array_pickle(shape: tuple[int, ...], data: bytes, code: str = "f4") -> bytes:
     """A pickle of {"model": {"w": array}} as numpy makes it, whatever the parts."""
 
@@ -283,3 +290,31 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capfd: Capture) -> None
     good = saved(tmp_path / "model.pth")
     ran = cn2(capfd, "convert", good, "-o", locked / "out.safetensors")
     assert "cannot be written" in error_of(ran)
+
+
+MANY = 100_000
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pkl", "model.safetensors"])
+def test_very_many_tensors(name: str, tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / name
+    names = [f"proposal_generator.centernet_head.bbox_tower.{k}.weight" for k in range(MANY)]
+    if path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps({key: np.ones(2, np.float32) for key in names}))
+    elif path.suffix == ".pth":
+        torch.save({key: torch.ones(2) for key in names}, path)
+    else:
+        save_file({key: torch.ones(2) for key in names}, path)
+        for command in (("info", path), ("export", path, "-o", tmp_path / "out.onnx")):
+            start = time.perf_counter()
+            assert "found no cn2.config" in error_of(cn2(capfd, *command))
+            assert time.perf_counter() - start < LIMIT_S
+    got = "more" if path.suffix == ".pkl" else MANY  # a pickle is read no further
+    assert f"expected at most 10000 tensors, got {got}" in refused(capfd, path)
+
+
+def test_many_tensors_of_the_older_form(tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / "model.pth"
+    values = {f"t{k}": torch.ones(1) for k in range(10_001)}
+    torch.save(values, path, _use_new_zipfile_serialization=False)
+    assert "expected at most 10000 tensors, got more" in refused(capfd, path)

@@ -129,21 +129,18 @@ def summary(conversion: Conversion, out: Path) -> Iterator[str]:
     if fit.left_over:
         yield f"left over   {', '.join(fit.left_over[:NAMES_SHOWN])}{_dots(fit.left_over)}"
     if read.other:
-        hint = _ema_hint(read.used)
-        yield f"weights     of {read.used}; those of {read.other} were not used{hint}"
+        hint = "" if read.averaged else " (--ema takes them)"
+        yield f"weights     of {read.used or 'the rest'}; those of {read.other} were not used{hint}"
     yield f"licence     {conversion.license}"
 
 
 def _others(conversion: Conversion) -> str:
-    others = ", ".join(conversion.also_fits)
-    return f"; {others}, of the same parts, was passed over: --preset chooses" if others else ""
+    others = conversion.also_fits
+    if not others:
+        return ""
+    verb = "was" if len(others) == 1 else "were"
+    return f"; {', '.join(others)}, of the same parts, {verb} passed over: --preset chooses"
 
 
 def _dots(names: tuple[str, ...]) -> str:
     return ", …" if len(names) > NAMES_SHOWN else ""
-
-
-def _ema_hint(used: str) -> str:
-    from ..weights_file import EMA_KEYS
-
-    return "" if used.partition(".")[0] in EMA_KEYS else " (--ema takes them)"

@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 from ..build import build_detector
 from ..config import Config, with_classes
 from .names import LEVEL_SCALE, RULES, UNUSED, our_name, translate
+from .reverse import likely_name
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; nothing reads it
 NEARLY_ALL = 20  # tensors may lack before classes are counted: it is another detector then
 SCALES = "first_stage.head.level_scales"  # one tensor of ours for several of theirs
-TENSOR_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Shape(NamedTuple):
@@ -56,9 +56,14 @@ class Fit:
         odd_scales = len(self.source.odd_scales)
         return len(self.lacking) + len(self.ill_shaped) + len(self.misplaced) + odd_scales
 
+    @property
+    def in_place(self) -> int:
+        """How many tensors of the preset are there, of the right shape."""
+        return len(self.tensors) - len(self.ill_shaped)
+
     def missing(self) -> Iterator[str]:
         """The official names of what it lacks."""
-        return (self.source.official(name) for name in self.lacking)
+        return (self.source.official(name, self.config) for name in self.lacking)
 
     def misshapen(self) -> Iterator[str]:
         """What the shapes of tensors are and should be, in words."""
@@ -67,7 +72,7 @@ class Fit:
             yield f"{name}: expected a tensor of shape (1,), got another"
         for name in self.ill_shaped:
             found = tuple(self.source.tensors[name].shape)
-            official = self.source.official(name)
+            official = self.source.official(name, self.config)
             yield f"{official}: expected shape {own[name].sides}, got {found}"
 
 
@@ -78,7 +83,11 @@ def lay_over(state: Mapping[str, Tensor], config: Config) -> Fit:
         state: official name -> tensor; none is copied or changed.
         config: of the preset; another number of classes is taken from the tensors' shapes.
     """
-    theirs = translated(state, len(config.model.neck.levels))
+    return place(translated(state, len(config.model.neck.levels)), config)
+
+
+def place(theirs: Translated, config: Config) -> Fit:
+    """Lay a translated state dict over a preset with as many levels; see `lay_over`."""
     own, config_used = detector_shapes(config), config
     lacking = [name for name in own if name not in theirs.tensors and COUNTER not in name]
     if len(lacking) < NEARLY_ALL and _differing(own, theirs.tensors):
@@ -122,8 +131,8 @@ class Translated:
     odd_scales: tuple[str, ...]
     """Scales of levels, which become one tensor, that are not one number each."""
 
-    def official(self, ours: str) -> str:
-        """What the official code calls a tensor of ours, guessed from the names beside it."""
+    def official(self, ours: str, config: Config) -> str:
+        """What the file calls a tensor of ours, or the official code where it has none."""
         if ours == SCALES:
             there = {int(found[1]) for found in map(LEVEL_SCALE.fullmatch, self.ours) if found}
             lacking = [level for level in range(self.levels) if level not in there]
@@ -131,26 +140,25 @@ class Translated:
         for name, our in self.ours.items():
             if our == ours:
                 return name
-        guesses = (guess for name in self.ours for guess in _relatives(name))
-        return next((g for g in guesses if _named(g, self.levels) == ours), ours)
+        return likely_name(ours, self.ours, config)
 
 
 def translated(state: Mapping[str, Tensor], levels: int) -> Translated:
     """A state dict under our names; what cannot be is sorted out."""
     ours = {name: _named(name, levels) for name in state}
     known = {name: our for name, our in ours.items() if our is not None}
-    odd = [n for n, our in known.items() if our == SCALES and tuple(state[n].shape) != (1,)]
+    odd = {n: our for n, our in known.items() if our == SCALES and tuple(state[n].shape) != (1,)}
     known = {name: our for name, our in known.items() if name not in odd}
     tensors = translate({name: state[name] for name in known}, levels)
     if sum(our == SCALES for our in known.values()) < levels:
         tensors.pop(SCALES, None)  # translate takes 1 for a missing one
     others = [name for name, our in ours.items() if our is None]
-    unplaced = tuple(name for name in others if _is_of_known_part(name))
+    unplaced = dict.fromkeys(name for name in others if _is_of_known_part(name))
     return Translated(
         levels=levels,
         tensors=tensors,
         ours=known,
-        unplaced=unplaced,
+        unplaced=tuple(unplaced),
         rest=tuple(name for name in others if name not in unplaced),
         odd_scales=tuple(odd),
     )
@@ -198,18 +206,6 @@ def _is_of_known_part(official: str) -> bool:
     if LEVEL_SCALE.fullmatch(official):
         return True
     return any(re.fullmatch(pattern, official) for pattern, _ in RULES)
-
-
-def _relatives(official: str) -> list[str]:
-    """Names of the tensors beside this one, and of those in parts of other numbers."""
-    stem, _, last = official.rpartition(".")
-    beside = [f"{stem}.{part}" for part in TENSOR_PARTS if part != last]
-    digits = [
-        f"{official[: found.start()]}{number}{official[found.end() :]}"
-        for found in re.finditer(r"\d+", official)
-        for number in range(13)
-    ]
-    return beside + digits
 
 
 def _differing(own: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> list[str]:

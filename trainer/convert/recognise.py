@@ -11,7 +11,7 @@ from cn2.runtime.errors import ModelFormatError
 
 from ..coco_classes import COCO_NAMES
 from ..config import Config
-from .fit import Fit, lay_over
+from .fit import Fit, detector_shapes, place, translated
 from .foreign import OFFICIAL_HEAD, what_it_is
 
 NAMES_SHOWN = 3
@@ -33,18 +33,28 @@ def recognise(state: Mapping[str, Tensor], presets: Presets, source: str) -> tup
     """
     if not any(OFFICIAL_HEAD in name for name in state):
         raise ModelFormatError(f"{source}: this is not CenterNet2: {what_it_is(state)}")
-    fits = [lay_over(state, make()) for make in presets.values()]
+    fits = _lay_over_all(state, [make() for make in presets.values()])
     good = [fit for fit in fits if not fit.faults]
     if not good:
-        nearest = min(fits, key=lambda fit: fit.faults)
-        raise ModelFormatError(f"{source}: {faults_text(nearest)}")
+        nearest = max(fits, key=lambda fit: (fit.in_place, -fit.faults))
+        near = len(presets) == 1 or nearest.in_place * 2 >= len(detector_shapes(nearest.config))
+        said = faults_text(nearest) if near else stray_text(nearest)
+        raise ModelFormatError(f"{source}: {said}")
     chosen = _best(good, presets)
     if len(chosen) > 1:
         names = " and ".join(fit.config.preset for fit in chosen)
         raise ModelFormatError(
             f"{source}: has the tensors of {names} alike; say which one with --preset"
         )
-    return chosen[0], [f.config.preset for f in good if f is not chosen[0] and not f.own_classes]
+    passed_over = [fit.config.preset for fit in good if fit is not chosen[0]]
+    return chosen[0], [] if chosen[0].own_classes else passed_over
+
+
+def _lay_over_all(state: Mapping[str, Tensor], configs: Sequence[Config]) -> list[Fit]:
+    """Each preset's fit; names are translated once for each number of levels."""
+    levels = [len(config.model.neck.levels) for config in configs]
+    theirs = {count: translated(state, count) for count in set(levels)}
+    return [place(theirs[count], config) for count, config in zip(levels, configs, strict=True)]
 
 
 def faults_text(fit: Fit) -> str:
@@ -56,7 +66,17 @@ def faults_text(fit: Fit) -> str:
     ]
     return (
         f"expected the tensors of preset {fit.config.preset}, which is nearest, but "
-        f"{'; '.join(part for part in parts if part)}; {len(fit.used)} others fit"
+        f"{'; '.join(part for part in parts if part)}; {fit.in_place} others fit"
+    )
+
+
+def stray_text(fit: Fit) -> str:
+    """That no preset is near, and names that lack a place even in the nearest, as one line."""
+    strays = [*fit.source.rest, *fit.misplaced, *fit.used]
+    return (
+        f"expected the tensors of one of the presets of CenterNet2, but none is near: of "
+        f"{fit.config.preset}'s {len(detector_shapes(fit.config))}, which is nearest, "
+        f"{fit.in_place} fit; got {_some(iter(strays), len(strays), '{}')}"
     )
 
 

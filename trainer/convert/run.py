@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from ..checkpoint import describe_checkpoint
 from ..config import Config, apply_overrides, with_classes
 from ..presets import PRESETS
 from ..safetensors_file import write_tensors
-from ..weights_file import WeightsFile, read_weights
+from ..weights_file import read_weights
+from ..weights_table import WeightsFile
 from .fit import COUNTER, SCALES, Fit, Shape, detector_shapes
 from .licences import weights_license
 from .recognise import Presets, recognise
@@ -88,7 +90,7 @@ def plan(request: Request) -> Conversion:
     check_input(read.tensors, config, source)
     check_repeats(read.tensors, fit.source.ours, source)
     for name, value in fit.tensors.items():
-        check_tensor(value, shapes[name], f"{source}: {fit.source.official(name)}")
+        check_tensor(value, shapes[name], f"{source}: {fit.source.official(name, config)}")
     counters = [name for name in shapes if COUNTER in name and name not in fit.tensors]
     fit.tensors.update({name: torch.zeros((), dtype=torch.int64) for name in counters})
     license = request.license or weights_license(config.preset, own_classes=fit.own_classes)
@@ -113,9 +115,16 @@ def choose(state: dict[str, Tensor], preset: str | None, source: str) -> tuple[F
     if preset is None:
         return recognise(state, presets, source)
     if preset not in presets:
-        raise ValueError(f"--preset: expected one of {', '.join(presets)}, got {preset!r}")
+        raise ValueError(
+            f"--preset: expected one of {', '.join(presets)}, got {preset!r}{_nearest(preset)}"
+        )
     recognisable = {preset: presets[preset]}
     return recognise(state, recognisable, source)
+
+
+def _nearest(preset: str) -> str:
+    near = get_close_matches(preset, official_presets(), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def official_presets() -> Presets:
