@@ -233,7 +233,7 @@ def test_archives_that_are_bombs(tmp_path: Path, capfd: Capture) -> None:
     with zipfile.ZipFile(overlapping, "w") as file:
         file.writestr("archive/data.pkl", pickle_of(b"}"))
         file.writestr("archive/data/0", bytes(1000))
-        file.filelist += [file.filelist[-1]] * 10_000  # all of them the same bytes
+        file.filelist += [file.filelist[-1]] * 1_000  # all of them the same bytes
     assert "got overlapping parts" in refused(capfd, overlapping)
     structure = archive(tmp_path / "structure.pth", {"data.pkl": bytes(40_000_000)})
     assert "expected at most 32000000 bytes beside the tensors" in refused(capfd, structure)
