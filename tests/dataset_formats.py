@@ -8,7 +8,33 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
+from PIL import Image
+
 Record = dict[str, Any]
+SIZE = {"width": 100, "height": 80}
+
+
+def picture(path: Path, size: tuple[int, int] = (80, 100), orientation: int = 1) -> Path:
+    """A grey picture of (height, width) as stored, with an EXIF orientation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.full((*size, 3), 90, np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    return path
+
+
+def objects(content: dict[str, Any]) -> dict[str, list[tuple[str, list[float], int]]]:
+    """File name -> (class, box, crowd) in the order of the file."""
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    files = {image["id"]: image["file_name"] for image in content["images"]}
+    found: dict[str, list[tuple[str, list[float], int]]] = {name: [] for name in files.values()}
+    for row in content["annotations"]:
+        found[files[row["image_id"]]].append(
+            (names[row["category_id"]], row["bbox"], row["iscrowd"])
+        )
+    return found
 
 
 def rows_of(content: Record) -> Iterator[tuple[Record, list[Record]]]:
