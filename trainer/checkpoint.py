@@ -26,7 +26,7 @@ from .safetensors_file import write_tensors
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
-MOST_TENSORS = 10_000  # in a file, a training's included; the largest detector has about 2,000
+MOST_TENSORS = 5_000  # in a file, a training's included; the largest official model has 1,231
 # Parts of the names of tensors with a row per class.
 CLASSIFIERS = (".class_logits.", ".class_heatmaps.", ".freq_weight")
 

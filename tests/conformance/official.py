@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cn2.trainer.checkpoint import load_checkpoint, read_tensors
 from cn2.trainer.config import Config
-from cn2.trainer.convert.names import translate
+from cn2.trainer.convert.names import LEVEL_SCALE, UNUSED, our_name
 from cn2.trainer.convert.run import Request, convert
 from cn2.trainer.detector import AnyDetector
 from cn2.trainer.presets import PRESETS
@@ -167,6 +167,21 @@ def require_same(path: Path, weights: dict[str, NDArray[Any]], levels: int) -> N
     for name, value in expected.items():
         assert found[name].dtype == value.dtype
         assert torch.equal(found[name], value), name
+
+
+def translate(state: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """An official state dict under our names, without what is `UNUSED`."""
+    translated: dict[str, Tensor] = {}
+    scales = torch.ones(levels)
+    for name, value in state.items():
+        if UNUSED.fullmatch(name):
+            continue
+        scale = LEVEL_SCALE.fullmatch(name)
+        if scale:
+            scales[int(scale.group(1))] = value[0]
+        else:
+            translated[our_name(name, levels)] = value
+    return {**translated, "first_stage.head.level_scales": scales}
 
 
 @cache

@@ -310,11 +310,11 @@ def test_very_many_tensors(name: str, tmp_path: Path, capfd: Capture) -> None:
             assert "found no cn2.config" in error_of(cn2(capfd, *command))
             assert time.perf_counter() - start < LIMIT_S
     got = "more" if path.suffix == ".pkl" else MANY  # a pickle is read no further
-    assert f"expected at most 10000 tensors, got {got}" in refused(capfd, path)
+    assert f"expected at most 5000 tensors, got {got}" in refused(capfd, path)
 
 
 def test_many_tensors_of_the_older_form(tmp_path: Path, capfd: Capture) -> None:
     path = tmp_path / "model.pth"
     values = {f"t{k}": torch.ones(1) for k in range(10_001)}
     torch.save(values, path, _use_new_zipfile_serialization=False)
-    assert "expected at most 10000 tensors, got more" in refused(capfd, path)
+    assert "expected at most 5000 tensors, got more" in refused(capfd, path)

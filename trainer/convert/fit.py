@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..build import build_detector
 from ..config import Config, with_classes
-from .names import LEVEL_SCALE, RULES, UNUSED, our_name, translate
+from .names import LEVEL_SCALE, UNUSED, name_by_rule, our_name
 from .reverse import likely_name
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; nothing reads it
@@ -149,9 +148,10 @@ def translated(state: Mapping[str, Tensor], levels: int) -> Translated:
     known = {name: our for name, our in ours.items() if our is not None}
     odd = {n: our for n, our in known.items() if our == SCALES and tuple(state[n].shape) != (1,)}
     known = {name: our for name, our in known.items() if name not in odd}
-    tensors = translate({name: state[name] for name in known}, levels)
-    if sum(our == SCALES for our in known.values()) < levels:
-        tensors.pop(SCALES, None)  # translate takes 1 for a missing one
+    tensors = {our: state[name] for name, our in known.items() if our != SCALES}
+    scales = sorted(name for name, our in known.items() if our == SCALES)
+    if len(scales) == levels:
+        tensors[SCALES] = torch.cat([state[name] for name in scales])
     others = [name for name, our in ours.items() if our is None]
     unplaced = dict.fromkeys(name for name in others if _is_of_known_part(name))
     return Translated(
@@ -186,7 +186,6 @@ def numbered_classes(config: Config, count: int) -> Config:
     return with_classes(config, [f"class {k}" for k in range(count)], range(count))
 
 
-@lru_cache(maxsize=100_000)
 def _named(official: str, levels: int) -> str | None:
     """Our name; None where there is none in a pyramid of so many levels."""
     if UNUSED.fullmatch(official):
@@ -205,7 +204,7 @@ def _is_of_known_part(official: str) -> bool:
         return False
     if LEVEL_SCALE.fullmatch(official):
         return True
-    return any(re.fullmatch(pattern, official) for pattern, _ in RULES)
+    return name_by_rule(official) is not None
 
 
 def _differing(own: Mapping[str, Shape], tensors: Mapping[str, Tensor]) -> list[str]:

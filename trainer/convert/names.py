@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-
-import torch
-from torch import Tensor
+from functools import lru_cache
 
 from ..necks.bifpn import Node, plan_nodes
 
@@ -170,16 +168,26 @@ LEVEL_SCALE = re.compile(r"proposal_generator\.centernet_head\.scales\.(\d)\.sca
 
 def our_name(official: str, levels: int) -> str:
     """Our name of an official parameter or buffer; `levels` is the pyramid's level count."""
+    open_name = name_by_rule(official)
+    if open_name is None:
+        raise ValueError(
+            f"{official}: expected a name of a known part, got none; add a rule for it"
+        )
+    name = re.sub(r"<([\d_/-]+)>", lambda m: _resolve(m.group(1), levels), open_name)
+    parts = TREE_PARTS if name.startswith("backbone.trees.") else ()
+    for theirs, our in JOIN_PARTS if ".joins." in name else parts:
+        name = name.replace(theirs, our)
+    return name
+
+
+@lru_cache(maxsize=8192)
+def name_by_rule(official: str) -> str | None:
+    """Our name with its numbers as the rule gives them, in <>; None: of no part that we know."""
     for pattern, ours in RULES:
         match = re.fullmatch(pattern, official)
-        if not match:
-            continue
-        name = re.sub(r"<([\d_/-]+)>", lambda m: _resolve(m.group(1), levels), match.expand(ours))
-        parts = TREE_PARTS if name.startswith("backbone.trees.") else ()
-        for theirs, our in JOIN_PARTS if ".joins." in name else parts:
-            name = name.replace(theirs, our)
-        return name
-    raise ValueError(f"{official}: expected a name of a known part, got none; add a rule for it")
+        if match:
+            return match.expand(ours)
+    return None
 
 
 def _resolve(text: str, levels: int) -> str:
@@ -192,18 +200,3 @@ def _resolve(text: str, levels: int) -> str:
         return str(int(value) - int(less))
     level, *inputs = map(int, text.split("_"))
     return str(plan_nodes(levels).index(Node(level, tuple(inputs))))
-
-
-def translate(state: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """An official state dict under our names, without what is `UNUSED`."""
-    translated: dict[str, Tensor] = {}
-    scales = torch.ones(levels)
-    for name, value in state.items():
-        if UNUSED.fullmatch(name):
-            continue
-        scale = LEVEL_SCALE.fullmatch(name)
-        if scale:
-            scales[int(scale.group(1))] = value[0]
-        else:
-            translated[our_name(name, levels)] = value
-    return {**translated, "first_stage.head.level_scales": scales}
