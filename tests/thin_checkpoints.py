@@ -8,8 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
+
+from cn2.runtime.errors import ModelFormatError
+from cn2.trainer.convert.run import Conversion, Request, plan
+
+State = dict[str, Tensor]
 
 DLA_P3 = "CenterNet2_DLA-BiFPN-P3_4x"
 R50 = "CenterNet2_R50_1x"
@@ -39,3 +45,18 @@ def thin_state(shared: Path, fixture: str, *, classes: int | None = None) -> dic
 def thin(shape: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor of any size in a few bytes."""
     return torch.full((), 0.5).to(dtype).expand(shape)
+
+
+def planned(folder: Path, content: object, **options: object) -> Conversion:
+    """What `cn2 convert` would write of this content of a .pth."""
+    path = folder / "model.pth"
+    torch.save(content, path)
+    return plan(Request(source=path, out=folder / "out.safetensors", **options))  # type: ignore[arg-type]
+
+
+def refused(folder: Path, content: object, **options: object) -> str:
+    """The one line that it says instead."""
+    with pytest.raises((ModelFormatError, ValueError)) as caught:
+        planned(folder, content, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
