@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,21 +12,13 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmark_scripts import imported
 
 
 @pytest.fixture(scope="module")
 def agreement() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(BENCHMARKS))  # it imports its neighbour `models`
-    try:
-        spec = importlib.util.spec_from_file_location("agreement", BENCHMARKS / "agreement.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    with imported("agreement") as scripts:
+        yield scripts["agreement"]
 
 
 def test_the_committed_result_is_what_was_asked_for(agreement: ModuleType) -> None:

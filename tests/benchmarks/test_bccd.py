@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmark_scripts import imported
 from cn2.trainer.commands import choose_config
 from cn2.trainer.config import config_to_dict
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("bccd", "bccd_page", "detection_errors", "recipe_table", "tables")
 
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Any]:
-    """The scripts as modules; they import each other by bare names, as when run."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    sys.path.remove(str(ROOT / "benchmarks"))
-    for name in NAMES:
-        sys.modules.pop(name)
+    with imported(*NAMES) as modules:
+        yield SimpleNamespace(**modules)
 
 
 def test_the_recipe_is_what_the_command_line_sets(scripts: Any) -> None:

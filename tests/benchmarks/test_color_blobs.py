@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+from benchmark_scripts import imported
 
 
 @pytest.fixture(scope="module")
-def color_blobs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("color_blobs", BENCHMARKS / "color_blobs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def color_blobs() -> Iterator[ModuleType]:
+    with imported("color_blobs") as scripts:
+        yield scripts["color_blobs"]
 
 
 def test_committed_result_stays_below_the_bound(color_blobs: ModuleType) -> None:

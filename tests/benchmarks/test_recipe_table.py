@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +11,14 @@ from typing import Any
 
 import pytest
 
+from benchmark_scripts import imported
 from cn2.trainer import presets
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """The script as a module; it imports its neighbour by a bare name, as when run."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module("recipe_table")
-    sys.path.remove(str(ROOT / "benchmarks"))
-    for name in ("recipe_table", "tables", "time_tables", "step_clock"):
-        sys.modules.pop(name)
+    with imported("recipe_table") as scripts:
+        yield scripts["recipe_table"]
 
 
 def test_the_page_is_not_stale(script: ModuleType) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,20 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark_scripts import imported
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.detections import Detections
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def resize() -> Iterator[ModuleType]:
-    """The script as a module; it imports its neighbours by bare names, as when run."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("resize")
-    sys.path.remove(str(BENCHMARKS))
-    for name in ("resize", "agreement", "models"):
-        sys.modules.pop(name, None)
+    with imported("resize") as scripts:
+        yield scripts["resize"]
 
 
 def found(*rows: tuple[float, float, int]) -> Detections:

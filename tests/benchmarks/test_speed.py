@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmark_scripts import imported
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
@@ -22,15 +22,8 @@ DRIVERLESS = {"works": False, "reason": "no driver", "fix": "install one"}
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The scripts as modules; they import each other by bare names, as when run."""
-    import importlib
-
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    names = ("models", "fps", "gpu", "startup", "tables")
-    yield {name: importlib.import_module(name) for name in names}
-    sys.path.remove(str(ROOT / "benchmarks"))
-    for name in names:
-        sys.modules.pop(name)
+    with imported("models", "fps", "gpu", "startup", "tables") as modules:
+        yield modules
 
 
 @pytest.fixture

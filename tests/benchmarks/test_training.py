@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from benchmark_scripts import imported
 from cn2.trainer import presets
 from factories import coco_annotations, tiny_config, with_training, write_dataset
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PICTURES = 5
 PAUSE_S = 0.3
 NO_GPU = {"works": False, "reason": "no driver", "fix": "install one"}
@@ -26,12 +24,8 @@ NO_GPU = {"works": False, "reason": "no driver", "fix": "install one"}
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """The script as a module; it imports its neighbours by bare names, as when run."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module("training")
-    sys.path.remove(str(ROOT / "benchmarks"))
-    for name in ("training", "step_clock", "models"):
-        sys.modules.pop(name)
+    with imported("training") as scripts:
+        yield scripts["training"]
 
 
 @pytest.fixture

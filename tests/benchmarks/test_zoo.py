@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,22 +14,16 @@ import torch
 import torchvision.ops
 from torch import Tensor, nn
 
+from benchmark_scripts import imported
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    """The scripts as modules; they import each other by bare names, as when run."""
-    sys.path.insert(0, str(BENCHMARKS))
-    names = ("models", "fps", "zoo_models", "zoo_tables", "zoo")
-    yield {name: importlib.import_module(name) for name in names}
-    sys.path.remove(str(BENCHMARKS))
-    for name in names:
-        sys.modules.pop(name)
+    with imported("models", "fps", "zoo_models", "zoo_tables", "zoo") as modules:
+        yield modules
 
 
 class Counted(nn.Module):
