@@ -5,7 +5,9 @@ Structs and functions have the header's names without cn2_; a test compares them
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import logging
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from functools import cache
@@ -15,6 +17,8 @@ from typing import Any
 from cn2.plugins import library_path
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError, PluginError
+
+logger = logging.getLogger(__name__)
 
 ABI_VERSION = 1
 ANTIALIAS, LINEAR = 0, 1
@@ -200,4 +204,13 @@ def open_library() -> Libcn2:
 
 @cache
 def _load(path: Path) -> Libcn2:
-    return Libcn2(path)
+    library = Libcn2(path)
+    library.set_log(_log, None, LOG_WARNING)
+    atexit.register(library.set_log, LogCallback(), None, LOG_ERROR)  # Python is gone after that
+    return library
+
+
+@LogCallback
+def _log(_user: object, level: int, message: bytes) -> None:
+    """Hand a line of libcn2 to Python's logging, whose levels are these plus one, times ten."""
+    logger.log(10 * (level + 1), "%s", message.decode("utf-8", "replace"))

@@ -9,10 +9,8 @@ import ctypes
 import importlib.util
 import logging
 import os
-import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from ctypes import byref
 from pathlib import Path
 from typing import Any, Self
@@ -35,6 +33,8 @@ from .base import (
     check_outputs,
     check_score_threshold,
 )
+from .native_contexts import Contexts
+from .native_images import image_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +47,18 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(self, library: libcn2.Libcn2, model: ctypes.c_void_p, device: str, path: Path):
+    def __init__(
+        self, library: libcn2.Libcn2, model: ctypes.c_void_p, device: str, path: Path
+    ) -> None:
         """Take an opened model, which this object then closes."""
         self._library = library
-        self._contexts = _Contexts(library, model)
+        self._contexts = Contexts(library, model)
         self._free = weakref.finalize(self, self._contexts.close)
         self._path = path
         self.device = device
         manifest: bytes = library.model_manifest(model)
         self.manifest = Manifest.from_json(manifest.decode("utf-8"), str(path))
+        self.version: str = library.version().decode("utf-8")
         self.runtime: str = library.model_runtime(model).decode("utf-8")
 
     @classmethod
@@ -152,7 +155,7 @@ class NativeBackend:
         """Find the objects in whole pictures; see `PictureBackend.detect`."""
         self._contexts.check_open()
         options = self._options(score_threshold)
-        pairs = [self._image_of(picture) for picture in pictures]  # the pixels live until the end
+        pairs = [image_of(picture, self.device) for picture in pictures]  # they hold the pixels
         images = (libcn2.Image * len(pairs))(*(image for image, _ in pairs))
         capacity = self.manifest.detections
         rows = np.empty((len(pairs), capacity), DETECTION)
@@ -179,26 +182,6 @@ class NativeBackend:
         own = score_threshold is None
         return libcn2.DetectOptions(score_threshold=-1.0 if own else score_threshold)
 
-    def _image_of(self, picture: Pixels | DevicePicture) -> tuple[libcn2.Image, object]:
-        """A cn2_image, and what keeps its pixels alive."""
-        if not isinstance(picture, DevicePicture):
-            return host_image(picture)
-        there = picture.device
-        if there is not None and self.device not in ("cpu", f"cuda:{there}"):
-            raise ValueError(
-                f"picture: expected host memory or {self.device}, where the model is, got "
-                f"cuda:{there}; copy it, or open the model with device='cuda:{there}'"
-            )
-        height, width, _ = picture.shape
-        image = libcn2.Image(
-            memory=libcn2.CUDA,
-            width=width,
-            height=height,
-            data=picture.pointer,
-            pitch=picture.pitch,
-        )
-        return image, picture
-
     def _detections(self, rows: npt.NDArray[Any], shape: tuple[int, ...]) -> Detections:
         return Detections(
             boxes=rows["box"].copy(),
@@ -208,70 +191,6 @@ class NativeBackend:
             class_names=self.manifest.class_names,
             dataset_ids=self.manifest.category_ids,
         )
-
-
-class _Contexts:
-    """The contexts of a model, each used by one thread at a time; they end with the model."""
-
-    def __init__(self, library: libcn2.Libcn2, model: ctypes.c_void_p) -> None:
-        self._library = library
-        self._model: ctypes.c_void_p | None = model
-        self._idle: list[ctypes.c_void_p] = []
-        self._lock = threading.Lock()
-
-    def check_open(self) -> None:
-        """Raise ValueError once it is closed."""
-        if self._model is None:
-            raise ValueError("this detector is closed; open the model again")
-
-    @contextmanager
-    def borrow(self) -> Iterator[ctypes.c_void_p]:
-        """A context for one call: one that is idle, or a new one."""
-        with self._lock:
-            context = self._idle.pop() if self._idle else self._create()
-        try:
-            yield context
-        finally:
-            with self._lock:
-                if self._model is None:
-                    self._library.context_destroy(context)
-                else:
-                    self._idle.append(context)
-
-    def _create(self) -> ctypes.c_void_p:
-        self.check_open()
-        context = libcn2.Handle()
-        self._library.context_create(self._model, byref(context))
-        return context
-
-    def close(self) -> None:
-        """Close the model; contexts that are borrowed end when they come back."""
-        with self._lock:
-            model, self._model = self._model, None
-            while self._idle:
-                self._library.context_destroy(self._idle.pop())
-            self._library.model_close(model)
-
-
-def host_image(picture: Pixels) -> tuple[libcn2.Image, Pixels]:
-    """A cn2_image of an array's own memory, or of a copy where its pixels lie in another way.
-
-    Rows may be any distance apart; `bgr[..., ::-1]` of an OpenCV picture is not copied either.
-    """
-    height, width, _ = picture.shape
-    pitch, pixel, channel = picture.strides
-    pitch = pitch if height > 1 else 3 * width
-    if channel not in (1, -1) or (width > 1 and pixel != 3) or pitch < 3 * width:
-        picture = np.ascontiguousarray(picture)
-        pitch, channel = 3 * width, 1
-    image = libcn2.Image(
-        format=libcn2.RGB8 if channel == 1 else libcn2.BGR8,
-        width=width,
-        height=height,
-        data=picture.ctypes.data - (0 if channel == 1 else 2),
-        pitch=pitch,
-    )
-    return image, picture
 
 
 def find_onnxruntime() -> Path | None:
