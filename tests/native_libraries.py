@@ -13,7 +13,7 @@ from cn2.plugins import library_path
 
 ROOT = Path(__file__).resolve().parent.parent
 INCLUDE = ROOT / "plugins" / "include"
-FAKE = ROOT / "tests" / "runtime" / "fake_libcn2.c"
+FAKE = ROOT / "tests" / "plugins" / "fake_libcn2.c"
 
 
 def built_library(name: str) -> Path:

@@ -205,12 +205,14 @@ def open_library() -> Libcn2:
 @cache
 def _load(path: Path) -> Libcn2:
     library = Libcn2(path)
-    library.set_log(_log, None, LOG_WARNING)
+    library.set_log(LOG_TO_PYTHON, None, LOG_WARNING)
     atexit.register(library.set_log, LogCallback(), None, LOG_ERROR)  # Python is gone after that
     return library
 
 
-@LogCallback
 def _log(_user: object, level: int, message: bytes) -> None:
     """Hand a line of libcn2 to Python's logging, whose levels are these plus one, times ten."""
     logger.log(10 * (level + 1), "%s", message.decode("utf-8", "replace"))
+
+
+LOG_TO_PYTHON = LogCallback(_log)  # libcn2 keeps its address

@@ -168,7 +168,7 @@ class NativeBackend:
             )
             self._library.context_get_timings(context, byref(times))
         found = [
-            self._detections(row[:count], picture.shape)
+            self._detections(row[:count], picture.shape[0], picture.shape[1])
             for row, count, picture in zip(rows, counts.tolist(), pictures, strict=True)
         ]
         return found, StageTimes(times.preprocess_ms, times.inference_ms, times.postprocess_ms)
@@ -182,12 +182,12 @@ class NativeBackend:
         own = score_threshold is None
         return libcn2.DetectOptions(score_threshold=-1.0 if own else score_threshold)
 
-    def _detections(self, rows: npt.NDArray[Any], shape: tuple[int, ...]) -> Detections:
+    def _detections(self, rows: npt.NDArray[Any], height: int, width: int) -> Detections:
         return Detections(
             boxes=rows["box"].copy(),
             scores=rows["score"].copy(),
             class_ids=rows["class_id"].astype(np.int64),
-            image_size=shape[:2],
+            image_size=(height, width),
             class_names=self.manifest.class_names,
             dataset_ids=self.manifest.category_ids,
         )
@@ -199,8 +199,7 @@ def find_onnxruntime() -> Path | None:
     if found is None or not found.submodule_search_locations:
         return None
     folder = Path(found.submodule_search_locations[0]) / "capi"
-    libraries = sorted(folder.glob("libonnxruntime.so*")) or [None]
-    return libraries[0]
+    return next(iter(sorted(folder.glob("libonnxruntime.so*"))), None)
 
 
 def _load_cuda_libraries() -> None:
