@@ -16,14 +16,16 @@ INCLUDE = ROOT / "plugins" / "include"
 FAKE = ROOT / "tests" / "plugins" / "fake_libcn2.c"
 
 
+def needs_library(name: str) -> pytest.MarkDecorator:
+    """Skip where a library was not built; with REQUIRE_NATIVE=1 the test runs, and fails."""
+    missing = library_path(name) is None and os.environ.get("REQUIRE_NATIVE") != "1"
+    return pytest.mark.skipif(missing, reason=f"lib{name}: not built; make native")
+
+
 def built_library(name: str) -> Path:
-    """The library that `make native` built; skips without it, with REQUIRE_NATIVE=1 fails."""
+    """The library that `make native` built."""
     path = library_path(name)
-    if path is None:
-        message = f"lib{name}: not built; make native"
-        if os.environ.get("REQUIRE_NATIVE") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+    assert path is not None, f"lib{name}: not built; make native"
     return path
 
 
