@@ -144,11 +144,17 @@ const char* cn2_status_name(cn2_status status) {
   }
 }
 
-const char* cn2_last_error(void) { return cn2::last_error(); }
+const char* cn2_last_error(void) {
+  return cn2::last_error();
+}
 
-uint32_t cn2_abi_version(void) { return CN2_ABI_VERSION; }
+uint32_t cn2_abi_version(void) {
+  return CN2_ABI_VERSION;
+}
 
-const char* cn2_version(void) { return CN2_VERSION; }
+const char* cn2_version(void) {
+  return CN2_VERSION;
+}
 
 cn2_status cn2_set_log(cn2_log_callback callback, void* user, int32_t lowest_level) {
   return guard([&] {
@@ -170,7 +176,9 @@ cn2_status cn2_model_open(const char* path, const cn2_model_options* options, cn
   });
 }
 
-void cn2_model_close(cn2_model* model) { delete model; }
+void cn2_model_close(cn2_model* model) {
+  delete model;
+}
 
 cn2_status cn2_model_get_info(const cn2_model* model, cn2_model_info* info) {
   return guard([&] {
@@ -224,7 +232,9 @@ cn2_status cn2_context_create(cn2_model* model, cn2_context** context) {
   });
 }
 
-void cn2_context_destroy(cn2_context* context) { delete context; }
+void cn2_context_destroy(cn2_context* context) {
+  delete context;
+}
 
 cn2_status cn2_detect(cn2_context* context, const cn2_image* images, size_t image_count,
                       const cn2_detect_options* options, cn2_detection* detections, size_t capacity,
@@ -262,9 +272,12 @@ cn2_status cn2_infer(cn2_context* context, const uint8_t* canvases, int32_t batc
     cn2::read_struct(raw, defaults, "raw");  // before the work
     const cn2::EngineInput input = {canvases, batch, height, width, picture_sizes};
     const cn2::EngineOutput output = context->context.infer(input, read_threshold(options));
-    const cn2_raw_detections result = {sizeof(cn2_raw_detections), output.rows,
-                                       output.num_detections,      output.boxes,
-                                       output.scores,              output.classes};
+    const cn2_raw_detections result = {sizeof(cn2_raw_detections),
+                                       output.rows,
+                                       output.num_detections,
+                                       output.boxes,
+                                       output.scores,
+                                       output.classes};
     cn2::write_struct(result, raw, "raw");
   });
 }

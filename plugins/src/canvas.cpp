@@ -6,10 +6,13 @@ namespace cn2 {
 namespace {
 
 int32_t whole(double side, bool rounds_down) {
-  return static_cast<int32_t>(std::max<int64_t>(1, static_cast<int64_t>(side + (rounds_down ? 0.0 : 0.5))));
+  return static_cast<int32_t>(
+      std::max<int64_t>(1, static_cast<int64_t>(side + (rounds_down ? 0.0 : 0.5))));
 }
 
-int32_t next_multiple(int32_t side, int32_t divisor) { return (side + divisor - 1) / divisor * divisor; }
+int32_t next_multiple(int32_t side, int32_t divisor) {
+  return (side + divisor - 1) / divisor * divisor;
+}
 
 }  // namespace
 
@@ -29,13 +32,16 @@ Size CanvasRule::resized_size(Size picture) const {
     }
     return {whole(new_height, false), whole(new_width, false)};
   }
-  const double scale = fixed ? std::min(fixed->height / height, fixed->width / width)
-                             : std::min(short_edge / std::min(height, width), long_edge / std::max(height, width));
+  const double scale =
+      fixed ? std::min(fixed->height / height, fixed->width / width)
+            : std::min(short_edge / std::min(height, width), long_edge / std::max(height, width));
   return {whole(height * scale, rounds_down), whole(width * scale, rounds_down)};
 }
 
 Size CanvasRule::canvas_size(Size resized) const {
-  if (fixed) return *fixed;
+  if (fixed) {
+    return *fixed;
+  }
   return {next_multiple(resized.height, divisor), next_multiple(resized.width, divisor)};
 }
 

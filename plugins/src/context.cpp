@@ -61,15 +61,15 @@ void check_input(const Manifest& manifest, const EngineInput& input) {
   }
   const Size size = {input.height, input.width};
   if (rule.fixed && size != *rule.fixed) {
-    invalid("canvases: expected a canvas of ", rule.fixed->height, " x ", rule.fixed->width, ", got ",
-            size.height, " x ", size.width);
+    invalid("canvases: expected a canvas of ", rule.fixed->height, " x ", rule.fixed->width,
+            ", got ", size.height, " x ", size.width);
   }
   const auto fits = [&](int32_t side) {
     return side >= 1 && side <= kLongestEdge && side % rule.divisor == 0;
   };
   if (!fits(size.height) || !fits(size.width)) {
-    invalid("canvases: expected a canvas in multiples of ", rule.divisor, ", got ", size.height, " x ",
-            size.width);
+    invalid("canvases: expected a canvas in multiples of ", rule.divisor, ", got ", size.height,
+            " x ", size.width);
   }
   check_sizes(input);
 }
@@ -105,7 +105,8 @@ void Context::detect(const ImageList& images, float score_threshold, const Detec
   const size_t most = batch == 0 ? kMaxBatch : batch;
   for (size_t begin = 0; begin < placed_.size();) {
     size_t end = begin + 1;
-    while (end < placed_.size() && end - begin < most && placed_[end].canvas == placed_[begin].canvas) {
+    while (end < placed_.size() && end - begin < most &&
+           placed_[end].canvas == placed_[begin].canvas) {
       ++end;
     }
     run(&placed_[begin], end - begin, threshold, sink);
@@ -120,8 +121,9 @@ void Context::plan(const ImageList& images) {
   for (size_t index = 0; index < images.size(); ++index) {
     const Pixels pixels = check_image(images.at(index), text("images[", index, "]"));
     if (pixels.memory == CN2_CUDA && !model_->engine->cuda_device()) {
-      fail(CN2_UNAVAILABLE, "images[", index, "]: expected host memory, as this model runs on the CPU (",
-           model_->runtime, "), got CN2_CUDA; open the model with device \"cuda\"");
+      fail(CN2_UNAVAILABLE, "images[", index,
+           "]: expected host memory, as this model runs on the CPU (", model_->runtime,
+           "), got CN2_CUDA; open the model with device \"cuda\"");
     }
     const Size resized = rule.resized_size(pixels.size);
     placed_.push_back({pixels, resized, rule.canvas_size(resized), index});
@@ -144,9 +146,10 @@ void Context::run(const Placed* group, size_t count, std::optional<float> thresh
   const Stopwatch watch(timings_.postprocess_ms);
   for (size_t row = 0; row < count; ++row) {
     const Placed& placed = group[row];
-    cn2_detection* found = sink.capacity == 0 ? nullptr : sink.detections + placed.index * sink.capacity;
-    sink.counts[placed.index] = to_detections(output, row, placed.pixels.size, placed.resized, threshold,
-                                              found, sink.capacity);
+    cn2_detection* found =
+        sink.capacity == 0 ? nullptr : sink.detections + placed.index * sink.capacity;
+    sink.counts[placed.index] = to_detections(output, row, placed.pixels.size, placed.resized,
+                                              threshold, found, sink.capacity);
   }
 }
 
@@ -166,7 +169,8 @@ EngineInput Context::stack(const Placed* group, size_t count) {
   if (batch > count) {
     std::memset(canvases_.data() + count * bytes, 0, (batch - count) * bytes);
   }
-  return {canvases_.data(), static_cast<int32_t>(batch), canvas.height, canvas.width, sizes_.data()};
+  return {canvases_.data(), static_cast<int32_t>(batch), canvas.height, canvas.width,
+          sizes_.data()};
 }
 
 void Context::place(const Placed& placed, uint8_t* canvas) {

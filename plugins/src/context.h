@@ -1,4 +1,5 @@
-// The buffers of one thread, and the way of its pictures: onto canvases, through the engine, to detections.
+// The buffers of one thread, and the way of its pictures: onto canvases, through the engine, to
+// detections.
 #pragma once
 
 #include <cn2.h>
@@ -49,7 +50,8 @@ class Context {
   };
 
   void plan(const ImageList& images);
-  void run(const Placed* group, size_t count, std::optional<float> threshold, const DetectionSink& sink);
+  void run(const Placed* group, size_t count, std::optional<float> threshold,
+           const DetectionSink& sink);
   EngineInput stack(const Placed* group, size_t count);
   void place(const Placed& placed, uint8_t* canvas);
   EngineOutput run_engine(const EngineInput& input);

@@ -7,8 +7,8 @@
 namespace cn2 {
 namespace {
 
-// The few types and functions of NVIDIA's driver interface that are needed, as its documentation has them
-// (cuda.h, "CUDA Driver API"); no header of it is used.
+// The few types and functions of NVIDIA's driver interface that are needed, as its documentation
+// has them (cuda.h, "CUDA Driver API"); no header of it is used.
 using Result = int;  // 0: success
 using Device = int;
 using ContextHandle = void*;
@@ -133,7 +133,8 @@ Pixels CudaCopier::to_host(const Pixels& picture, int device) {
   host.data = host_.data();
   host.pitch = row;
   if (planar) {
-    copy_plane(driver, picture.chroma, picture.chroma_pitch, row, rows / 2, host_.data() + row * rows);
+    copy_plane(driver, picture.chroma, picture.chroma_pitch, row, rows / 2,
+               host_.data() + row * rows);
     host.chroma = host_.data() + row * rows;
     host.chroma_pitch = row;
   }

@@ -4,7 +4,9 @@ namespace cn2 {
 namespace {
 
 // Not std::clamp: a number that is none stays one, and its box is dropped.
-float clip(float value, float limit) { return value < 0 ? 0 : value > limit ? limit : value; }
+float clip(float value, float limit) {
+  return value < 0 ? 0 : value > limit ? limit : value;
+}
 
 }  // namespace
 
@@ -19,12 +21,12 @@ size_t to_detections(const EngineOutput& output, size_t row, Size picture, Size 
   size_t count = 0;
   for (size_t i = begin; i < end; ++i) {
     const float* box = output.boxes + 4 * i;
-    const cn2_detection detection = {{clip(box[0] * x_factor, width), clip(box[1] * y_factor, height),
-                                      clip(box[2] * x_factor, width), clip(box[3] * y_factor, height)},
-                                     output.scores[i],
-                                     output.classes[i]};
-    const bool visible =
-        detection.box[2] > detection.box[0] && detection.box[3] > detection.box[1];
+    const cn2_detection detection = {
+        {clip(box[0] * x_factor, width), clip(box[1] * y_factor, height),
+         clip(box[2] * x_factor, width), clip(box[3] * y_factor, height)},
+        output.scores[i],
+        output.classes[i]};
+    const bool visible = detection.box[2] > detection.box[0] && detection.box[3] > detection.box[1];
     if (!visible || (threshold && !(detection.score > *threshold))) {
       continue;
     }

@@ -22,11 +22,11 @@ struct EngineInput {
 
 // What a graph returns; the memory belongs to the run that made it, until its next call.
 struct EngineOutput {
-  int32_t rows = 0;                       // D, per picture
+  int32_t rows = 0;                         // D, per picture
   const int32_t* num_detections = nullptr;  // [batch]
-  const float* boxes = nullptr;           // [batch, D, 4] pixels of the resized picture
-  const float* scores = nullptr;          // [batch, D] descending
-  const int32_t* classes = nullptr;       // [batch, D]
+  const float* boxes = nullptr;             // [batch, D, 4] pixels of the resized picture
+  const float* scores = nullptr;            // [batch, D] descending
+  const int32_t* classes = nullptr;         // [batch, D]
 };
 
 // What one context needs to run the engine; by one thread at a time.
@@ -34,7 +34,8 @@ class EngineRun {
  public:
   virtual ~EngineRun() = default;
 
-  // Throws Error (CN2_INFERENCE_ERROR, CN2_OUT_OF_MEMORY; CN2_MODEL_ERROR: shapes that no graph of ours has).
+  // Throws Error (CN2_INFERENCE_ERROR, CN2_OUT_OF_MEMORY; CN2_MODEL_ERROR: shapes that no graph of
+  // ours has).
   virtual EngineOutput infer(const EngineInput& input) = 0;
 };
 
@@ -52,10 +53,10 @@ class Engine {
 };
 
 struct EngineOptions {
-  int32_t threads = 0;              // CPU threads of one call; 0: one per core
+  int32_t threads = 0;               // CPU threads of one call; 0: one per core
   std::optional<int> cuda_device{};  // none: the CPU
-  std::string runtime_path{};       // the library to load; empty: search
-  bool standard_ops = false;        // do not use the kernels of this library
+  std::string runtime_path{};        // the library to load; empty: search
+  bool standard_ops = false;         // do not use the kernels of this library
 };
 
 // How files of one suffix are opened.

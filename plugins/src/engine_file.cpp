@@ -40,7 +40,8 @@ std::string read_engine_manifest(const std::string& path) {
 
 std::unique_ptr<Engine> open_tensorrt_engine(const std::string& path, const Manifest& /*manifest*/,
                                              const EngineOptions& /*options*/) {
-  fail(CN2_UNAVAILABLE, path, ": TensorRT engines: not built into this libcn2; open the .onnx file");
+  fail(CN2_UNAVAILABLE, path,
+       ": TensorRT engines: not built into this libcn2; open the .onnx file");
 }
 
 }  // namespace cn2

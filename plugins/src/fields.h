@@ -42,7 +42,8 @@ class Fields {
   void finish() const;
 
   // Throw: expected what, got the value.
-  [[noreturn]] void refuse(std::string_view key, std::string_view expected, const json::Value& got) const;
+  [[noreturn]] void refuse(std::string_view key, std::string_view expected,
+                           const json::Value& got) const;
 
   const std::string& place() const { return place_; }
 

@@ -8,7 +8,9 @@ namespace {
 // In place, so that it can be told that memory is short.
 thread_local char message_of_thread[1024] = "";
 
-bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
+bool is_continuation(char byte) {
+  return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U;
+}
 
 }  // namespace
 
@@ -29,6 +31,8 @@ void set_last_error(const char* message) noexcept {
   }
 }
 
-const char* last_error() noexcept { return message_of_thread; }
+const char* last_error() noexcept {
+  return message_of_thread;
+}
 
 }  // namespace cn2

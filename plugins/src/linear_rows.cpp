@@ -21,7 +21,8 @@ void portable_row(const uint8_t* row, const PixelLayout& layout, const LinearAxi
     const uint8_t* second = row + static_cast<ptrdiff_t>(columns.second[at]) * layout.bytes;
     for (size_t colour = 0; colour < 3; ++colour) {
       const int16_t* weights = &columns.weights[(3 * at + colour) * 2];
-      const int32_t sum = first[offsets[colour]] * weights[0] + second[offsets[colour]] * weights[1];
+      const int32_t sum =
+          first[offsets[colour]] * weights[0] + second[offsets[colour]] * weights[1];
       values[3 * at + colour] = static_cast<int16_t>(sum >> 4);
     }
   }
@@ -29,8 +30,9 @@ void portable_row(const uint8_t* row, const PixelLayout& layout, const LinearAxi
 
 #ifdef CN2_HAS_SSSE3
 
-// Two neighbours of a pixel lie in the 8 bytes from the first on. Of two such eights this gathers four
-// pairs of equal colour, as 16-bit numbers: colours `begin` to `begin + 3` of red, green, blue, red, green, blue.
+// Two neighbours of a pixel lie in the 8 bytes from the first on. Of two such eights this gathers
+// four pairs of equal colour, as 16-bit numbers: colours `begin` to `begin + 3` of red, green,
+// blue, red, green, blue.
 __m128i gather_mask(const PixelLayout& layout, int begin) {
   const int32_t offsets[3] = {layout.red, layout.green, layout.blue};
   alignas(16) int8_t mask[16];
@@ -44,7 +46,8 @@ __m128i gather_mask(const PixelLayout& layout, int begin) {
   return _mm_load_si128(reinterpret_cast<const __m128i*>(mask));
 }
 
-__attribute__((target("ssse3"))) inline __m128i load_two(const uint8_t* first, const uint8_t* second) {
+__attribute__((target("ssse3"))) inline __m128i load_two(const uint8_t* first,
+                                                         const uint8_t* second) {
   const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(first));
   return _mm_castps_si128(
       _mm_loadh_pi(_mm_castsi128_ps(low), reinterpret_cast<const __m64*>(second)));

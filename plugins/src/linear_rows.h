@@ -9,7 +9,8 @@ namespace cn2 {
 
 struct LinearAxis;
 
-// Resize a row along x: values (width of the result * 3) of weights[0] * first + weights[1] * second, >> 4.
+// Resize a row along x: values (width of the result * 3) of weights[0] * first + weights[1] *
+// second, >> 4.
 void linear_row(const uint8_t* row, const PixelLayout& layout, const LinearAxis& columns,
                 int16_t* values);
 

@@ -25,16 +25,22 @@ void set_log(cn2_log_callback callback, void* user, int32_t lowest_level) {
   lowest = callback == nullptr ? kNowhere : lowest_level;
 }
 
-bool logs(int32_t level) { return level >= lowest; }
+bool logs(int32_t level) {
+  return level >= lowest;
+}
 
 void log(int32_t level, const char* message) {
-  if (!logs(level)) return;
+  if (!logs(level)) {
+    return;
+  }
   Sink target;
   {
     const std::lock_guard<std::mutex> guard(mutex);
     target = sink;
   }
-  if (target.callback != nullptr) target.callback(target.user, level, message);
+  if (target.callback != nullptr) {
+    target.callback(target.user, level, message);
+  }
 }
 
 }  // namespace cn2

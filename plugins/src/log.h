@@ -14,6 +14,8 @@ bool logs(int32_t level);
 
 void log(int32_t level, const char* message);
 
-inline void log(int32_t level, const std::string& message) { log(level, message.c_str()); }
+inline void log(int32_t level, const std::string& message) {
+  log(level, message.c_str());
+}
 
 }  // namespace cn2

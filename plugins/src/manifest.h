@@ -27,9 +27,9 @@ struct Manifest {
   float lowest_score_threshold = 0;
 };
 
-// Throws Error (CN2_MODEL_ERROR), naming `source`: no JSON, a newer version, an unknown or missing key, a
-// value of the wrong type or range. As strict as cn2.runtime.manifest; keys that stand twice, zero
-// characters, and sizes beyond kLongestEdge are refused too.
+// Throws Error (CN2_MODEL_ERROR), naming `source`: no JSON, a newer version, an unknown or missing
+// key, a value of the wrong type or range. As strict as cn2.runtime.manifest; keys that stand
+// twice, zero characters, and sizes beyond kLongestEdge are refused too.
 Manifest read_manifest(std::string_view json, std::string_view source);
 
 // The same, of a value that has been read already.

@@ -21,7 +21,8 @@ struct Model {
 // Throws Error as cn2_model_open says.
 std::shared_ptr<const Model> open_model(const std::string& path, const EngineOptions& options);
 
-// "cpu", "cuda", "cuda:1" -> the CUDA device's number. Throws Error (CN2_INVALID_ARGUMENT): none of these.
+// "cpu", "cuda", "cuda:1" -> the CUDA device's number. Throws Error (CN2_INVALID_ARGUMENT): none of
+// these.
 std::optional<int> parse_device(const std::string& device);
 
 }  // namespace cn2

@@ -8,8 +8,8 @@
 #include "mapped_file.h"
 #include "utf8.h"
 
-// Only the protobuf records on the way are looked at; the weights themselves are stepped over. Field
-// numbers are those of onnx.proto (ONNX 1.0 and later).
+// Only the protobuf records on the way are looked at; the weights themselves are stepped over.
+// Field numbers are those of onnx.proto (ONNX 1.0 and later).
 namespace cn2 {
 namespace {
 
@@ -81,7 +81,17 @@ class Reader {
   std::string_view rest_;
 };
 
-enum class Kind { kNone, kModel, kTraining, kFunction, kGraph, kNode, kAttribute, kSparse, kTensor };
+enum class Kind {
+  kNone,
+  kModel,
+  kTraining,
+  kFunction,
+  kGraph,
+  kNode,
+  kAttribute,
+  kSparse,
+  kTensor
+};
 
 // What a record contains that may lead to a tensor.
 Kind child(Kind kind, uint64_t number) {

@@ -60,8 +60,8 @@ void spread_grey(const uint8_t* grey, int32_t width, uint8_t* rgb) {
   }
 }
 
-// ITU-R BT.601, limited range, in 20 fractional bits: 255/219 for luma, 1.596, -0.813, -0.391, 2.018 for
-// chroma, in OpenCV's rounding.
+// ITU-R BT.601, limited range, in 20 fractional bits: 255/219 for luma, 1.596, -0.813, -0.391,
+// 2.018 for chroma, in OpenCV's rounding.
 constexpr int32_t kBits = 20;
 constexpr int32_t kLuma = 1220542;
 constexpr int32_t kRedOfV = 1673527;
@@ -92,7 +92,9 @@ void read_nv12_row(const uint8_t* luma, const uint8_t* chroma, int32_t width, ui
 
 }  // namespace
 
-size_t Pixels::row_bytes() const { return static_cast<size_t>(size.width) * bytes_per_pixel(format); }
+size_t Pixels::row_bytes() const {
+  return static_cast<size_t>(size.width) * bytes_per_pixel(format);
+}
 
 Pixels check_image(const cn2_image& image, const std::string& what) {
   if (image.format < CN2_RGB8 || image.format > CN2_NV12) {

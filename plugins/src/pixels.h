@@ -24,8 +24,8 @@ struct Pixels {
   size_t row_bytes() const;  // of the first plane
 };
 
-// Throws Error (CN2_INVALID_ARGUMENT), naming `what`: a null pointer, a size, pitch, format or memory that no
-// picture has.
+// Throws Error (CN2_INVALID_ARGUMENT), naming `what`: a null pointer, a size, pitch, format or
+// memory that no picture has.
 Pixels check_image(const cn2_image& image, const std::string& what);
 
 // Where a pixel's red, green and blue lie, in bytes, for formats that keep them together.

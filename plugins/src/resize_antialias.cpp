@@ -14,7 +14,9 @@ int32_t to_weight(double share) {
   return static_cast<int32_t>(share < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
-double triangle(double distance) { return std::max(0.0, 1.0 - std::abs(distance)); }
+double triangle(double distance) {
+  return std::max(0.0, 1.0 - std::abs(distance));
+}
 
 }  // namespace
 

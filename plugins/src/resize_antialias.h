@@ -1,5 +1,5 @@
-// Pillow's BILINEAR on bytes, bit for bit: a triangle filter that widens when shrinking, in 22 fractional
-// bits, first along x, then along y, rounded to bytes in between.
+// Pillow's BILINEAR on bytes, bit for bit: a triangle filter that widens when shrinking, in 22
+// fractional bits, first along x, then along y, rounded to bytes in between.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +44,9 @@ class AntialiasResizer {
   void keep_row(const Pixels& picture, int32_t y, size_t row_bytes);
 
   AntialiasAxis columns_, rows_;
-  std::vector<uint8_t> scratch_;   // a row of the picture
-  std::vector<uint8_t> kept_;      // the last rows_.taps rows, resized along x
-  std::vector<int32_t> sums_;      // of one row of the result
+  std::vector<uint8_t> scratch_;  // a row of the picture
+  std::vector<uint8_t> kept_;     // the last rows_.taps rows, resized along x
+  std::vector<int32_t> sums_;     // of one row of the result
   size_t row_bytes_ = 0;
 };
 

@@ -25,7 +25,8 @@ void LinearAxis::prepare(int32_t picture_side, int32_t target_side, int32_t repe
   second.resize(count);
   weights.clear();
   weights.reserve(count * static_cast<size_t>(repeat) * 2);
-  const double scale = 1.0 / (static_cast<double>(target_side) / picture_side);  // OpenCV's rounding
+  const double scale =
+      1.0 / (static_cast<double>(target_side) / picture_side);  // OpenCV's rounding
   for (size_t i = 0; i < count; ++i) {
     const auto centre = static_cast<float>((static_cast<double>(i) + 0.5) * scale - 0.5);
     const auto below = static_cast<int32_t>(std::floor(centre));
@@ -44,7 +45,8 @@ void LinearAxis::prepare(int32_t picture_side, int32_t target_side, int32_t repe
 
 void LinearResizer::resize(const Pixels& picture, const Target& target) {
   scratch_[0].resize(static_cast<size_t>(picture.size.width) * 3);
-  if (picture.size.height == 2 * target.size.height && picture.size.width == 2 * target.size.width) {
+  if (picture.size.height == 2 * target.size.height &&
+      picture.size.width == 2 * target.size.width) {
     halve(picture, target);
     return;
   }

@@ -50,8 +50,8 @@ void add_block(Words& hash, const unsigned char* block) {
   for (size_t t = 0; t < 64; ++t) {
     const uint32_t choose = (e & f) ^ (~e & g);
     const uint32_t majority = (a & b) ^ (a & c) ^ (b & c);
-    const uint32_t first = h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + choose +
-                           kRounds[t] + w[t];
+    const uint32_t first =
+        h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + choose + kRounds[t] + w[t];
     const uint32_t second = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + majority;
     h = g, g = f, f = e, e = d + first;
     d = c, c = b, b = a, a = first + second;

@@ -9,23 +9,27 @@ namespace {
 
 constexpr size_t kModelOptions[] = {
     CN2_END(cn2_model_options, struct_size), CN2_END(cn2_model_options, threads),
-    CN2_END(cn2_model_options, device),      CN2_END(cn2_model_options, runtime_path),
+    CN2_END(cn2_model_options, device), CN2_END(cn2_model_options, runtime_path),
     CN2_END(cn2_model_options, standard_ops)};
 
-constexpr size_t kModelInfo[] = {
-    CN2_END(cn2_model_info, struct_size),     CN2_END(cn2_model_info, class_count),
-    CN2_END(cn2_model_info, max_detections),  CN2_END(cn2_model_info, proposals),
-    CN2_END(cn2_model_info, batch),           CN2_END(cn2_model_info, canvas_height),
-    CN2_END(cn2_model_info, canvas_width),    CN2_END(cn2_model_info, canvas_divisor),
-    CN2_END(cn2_model_info, short_edge),      CN2_END(cn2_model_info, long_edge),
-    CN2_END(cn2_model_info, interpolation),   CN2_END(cn2_model_info, score_threshold),
-    CN2_END(cn2_model_info, lowest_score_threshold)};
+constexpr size_t kModelInfo[] = {CN2_END(cn2_model_info, struct_size),
+                                 CN2_END(cn2_model_info, class_count),
+                                 CN2_END(cn2_model_info, max_detections),
+                                 CN2_END(cn2_model_info, proposals),
+                                 CN2_END(cn2_model_info, batch),
+                                 CN2_END(cn2_model_info, canvas_height),
+                                 CN2_END(cn2_model_info, canvas_width),
+                                 CN2_END(cn2_model_info, canvas_divisor),
+                                 CN2_END(cn2_model_info, short_edge),
+                                 CN2_END(cn2_model_info, long_edge),
+                                 CN2_END(cn2_model_info, interpolation),
+                                 CN2_END(cn2_model_info, score_threshold),
+                                 CN2_END(cn2_model_info, lowest_score_threshold)};
 
-constexpr size_t kImage[] = {CN2_END(cn2_image, struct_size), CN2_END(cn2_image, format),
-                             CN2_END(cn2_image, memory),      CN2_END(cn2_image, width),
-                             CN2_END(cn2_image, height),      CN2_END(cn2_image, data),
-                             CN2_END(cn2_image, pitch),       CN2_END(cn2_image, chroma),
-                             CN2_END(cn2_image, chroma_pitch)};
+constexpr size_t kImage[] = {
+    CN2_END(cn2_image, struct_size), CN2_END(cn2_image, format), CN2_END(cn2_image, memory),
+    CN2_END(cn2_image, width),       CN2_END(cn2_image, height), CN2_END(cn2_image, data),
+    CN2_END(cn2_image, pitch),       CN2_END(cn2_image, chroma), CN2_END(cn2_image, chroma_pitch)};
 
 constexpr size_t kDetectOptions[] = {CN2_END(cn2_detect_options, struct_size),
                                      CN2_END(cn2_detect_options, score_threshold)};
@@ -35,9 +39,9 @@ constexpr size_t kTimings[] = {
     CN2_END(cn2_timings, inference_ms), CN2_END(cn2_timings, postprocess_ms)};
 
 constexpr size_t kRawDetections[] = {
-    CN2_END(cn2_raw_detections, struct_size), CN2_END(cn2_raw_detections, rows),
+    CN2_END(cn2_raw_detections, struct_size),    CN2_END(cn2_raw_detections, rows),
     CN2_END(cn2_raw_detections, num_detections), CN2_END(cn2_raw_detections, boxes),
-    CN2_END(cn2_raw_detections, scores), CN2_END(cn2_raw_detections, classes)};
+    CN2_END(cn2_raw_detections, scores),         CN2_END(cn2_raw_detections, classes)};
 
 #undef CN2_END
 
@@ -55,17 +59,29 @@ bool is_zero(const void* given, size_t begin, size_t end) {
 }  // namespace
 
 template <>
-std::span<const size_t> field_ends<cn2_model_options>() { return kModelOptions; }
+std::span<const size_t> field_ends<cn2_model_options>() {
+  return kModelOptions;
+}
 template <>
-std::span<const size_t> field_ends<cn2_model_info>() { return kModelInfo; }
+std::span<const size_t> field_ends<cn2_model_info>() {
+  return kModelInfo;
+}
 template <>
-std::span<const size_t> field_ends<cn2_image>() { return kImage; }
+std::span<const size_t> field_ends<cn2_image>() {
+  return kImage;
+}
 template <>
-std::span<const size_t> field_ends<cn2_detect_options>() { return kDetectOptions; }
+std::span<const size_t> field_ends<cn2_detect_options>() {
+  return kDetectOptions;
+}
 template <>
-std::span<const size_t> field_ends<cn2_timings>() { return kTimings; }
+std::span<const size_t> field_ends<cn2_timings>() {
+  return kTimings;
+}
 template <>
-std::span<const size_t> field_ends<cn2_raw_detections>() { return kRawDetections; }
+std::span<const size_t> field_ends<cn2_raw_detections>() {
+  return kRawDetections;
+}
 
 size_t check_struct(const void* given, std::span<const size_t> ends, size_t known,
                     const char* what) {

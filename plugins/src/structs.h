@@ -1,4 +1,5 @@
-// Structs that a caller passes, which begin with struct_size and may be older or newer than this library's.
+// Structs that a caller passes, which begin with struct_size and may be older or newer than this
+// library's.
 #pragma once
 
 #include <cn2.h>
@@ -17,9 +18,11 @@ constexpr size_t kLargestStruct = 1024;  // bytes; no header has a larger one
 template <class T>
 std::span<const size_t> field_ends();
 
-// Throws Error (CN2_INVALID_ARGUMENT), naming `what`, unless a struct of this size can be read: it ends with
-// a field, or is longer and all zero past the fields that are known here. Returns the size.
-size_t check_struct(const void* given, std::span<const size_t> ends, size_t known, const char* what);
+// Throws Error (CN2_INVALID_ARGUMENT), naming `what`, unless a struct of this size can be read: it
+// ends with a field, or is longer and all zero past the fields that are known here. Returns the
+// size.
+size_t check_struct(const void* given, std::span<const size_t> ends, size_t known,
+                    const char* what);
 
 // A caller's struct; the fields that it lacks are those of `defaults`.
 template <class T>

@@ -7,13 +7,24 @@ struct Range {
   unsigned char lowest, highest;
 };
 
-// Where the second byte lies after this first one (Unicode 16, table 3-7); empty: no such first byte.
+// Where the second byte lies after this first one (Unicode 16, table 3-7); empty: no such first
+// byte.
 Range second_byte(unsigned char first) {
-  if (first == 0xE0) return {0xA0, 0xBF};
-  if (first == 0xED) return {0x80, 0x9F};
-  if (first == 0xF0) return {0x90, 0xBF};
-  if (first == 0xF4) return {0x80, 0x8F};
-  if (first >= 0xC2 && first <= 0xF3) return {0x80, 0xBF};
+  if (first == 0xE0) {
+    return {0xA0, 0xBF};
+  }
+  if (first == 0xED) {
+    return {0x80, 0x9F};
+  }
+  if (first == 0xF0) {
+    return {0x90, 0xBF};
+  }
+  if (first == 0xF4) {
+    return {0x80, 0x8F};
+  }
+  if (first >= 0xC2 && first <= 0xF3) {
+    return {0x80, 0xBF};
+  }
   return {1, 0};
 }
 
@@ -25,13 +36,21 @@ bool within(char byte, Range range) {
 }  // namespace
 
 size_t utf8_length(std::string_view text) {
-  if (text.empty()) return 0;
+  if (text.empty()) {
+    return 0;
+  }
   const auto first = static_cast<unsigned char>(text[0]);
-  if (first < 0x80) return 1;
+  if (first < 0x80) {
+    return 1;
+  }
   const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-  if (text.size() < length || !within(text[1], second_byte(first))) return 0;
+  if (text.size() < length || !within(text[1], second_byte(first))) {
+    return 0;
+  }
   for (size_t i = 2; i < length; ++i) {
-    if (!within(text[i], {0x80, 0xBF})) return 0;
+    if (!within(text[i], {0x80, 0xBF})) {
+      return 0;
+    }
   }
   return length;
 }
@@ -39,7 +58,9 @@ size_t utf8_length(std::string_view text) {
 bool is_utf8(std::string_view text) {
   while (!text.empty()) {
     const size_t length = utf8_length(text);
-    if (length == 0) return false;
+    if (length == 0) {
+      return false;
+    }
     text.remove_prefix(length);
   }
   return true;

@@ -8,7 +8,8 @@
 
 namespace cn2 {
 
-// Bytes of the code point that `text` begins with; 0 if it begins with none (overlong, a surrogate, cut off).
+// Bytes of the code point that `text` begins with; 0 if it begins with none (overlong, a surrogate,
+// cut off).
 size_t utf8_length(std::string_view text);
 
 bool is_utf8(std::string_view text);

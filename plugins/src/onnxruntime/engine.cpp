@@ -23,9 +23,13 @@ struct Shared {
 class OrtRun final : public EngineRun {
  public:
   explicit OrtRun(const Shared& shared)
-      : shared_(shared), api_(shared.parts.api), threshold_(api_.ReleaseValue), images_(api_.ReleaseValue),
-        sizes_(api_.ReleaseValue), outputs_{Value(api_.ReleaseValue), Value(api_.ReleaseValue),
-                                            Value(api_.ReleaseValue), Value(api_.ReleaseValue)} {}
+      : shared_(shared),
+        api_(shared.parts.api),
+        threshold_(api_.ReleaseValue),
+        images_(api_.ReleaseValue),
+        sizes_(api_.ReleaseValue),
+        outputs_{Value(api_.ReleaseValue), Value(api_.ReleaseValue), Value(api_.ReleaseValue),
+                 Value(api_.ReleaseValue)} {}
 
   EngineOutput infer(const EngineInput& input) override {
     run(input);
@@ -52,14 +56,15 @@ class OrtRun final : public EngineRun {
          std::array<int64_t, 0>{});
     const std::array<const OrtValue*, 3> inputs = {images_.get(), sizes_.get(), threshold_.get()};
     std::array<OrtValue*, kOutputNames.size()> outputs{};
-    OrtStatus* status = api_.Run(
-        shared_.parts.session.get(), shared_.parts.run_options.get(), kInputNames.data(),
-        inputs.data(), with_threshold ? 3 : 2, kOutputNames.data(), outputs.size(), outputs.data());
+    OrtStatus* status = api_.Run(shared_.parts.session.get(), shared_.parts.run_options.get(),
+                                 kInputNames.data(), inputs.data(), with_threshold ? 3 : 2,
+                                 kOutputNames.data(), outputs.size(), outputs.data());
     for (size_t index = 0; index < outputs.size(); ++index) {
       *outputs_[index].out() = outputs[index];
     }
-    check_ort(api_, status, CN2_INFERENCE_ERROR, shared_.path, ": ONNX Runtime failed on images of (",
-              input.batch, ", ", input.height, ", ", input.width, ", 3) on ", shared_.device);
+    check_ort(api_, status, CN2_INFERENCE_ERROR, shared_.path,
+              ": ONNX Runtime failed on images of (", input.batch, ", ", input.height, ", ",
+              input.width, ", 3) on ", shared_.device);
   }
 
   // Make a tensor of the caller's memory.
@@ -70,10 +75,11 @@ class OrtRun final : public EngineRun {
     for (const int64_t side : shape) {
       bytes *= static_cast<size_t>(side);
     }
-    check_ort(api_,
-              api_.CreateTensorWithDataAsOrtValue(shared_.parts.host.get(), const_cast<void*>(memory),
-                                                  bytes, shape.data(), shape.size(), type, value.out()),
-              CN2_INFERENCE_ERROR, shared_.path, ": ONNX Runtime takes no tensor");
+    check_ort(
+        api_,
+        api_.CreateTensorWithDataAsOrtValue(shared_.parts.host.get(), const_cast<void*>(memory),
+                                            bytes, shape.data(), shape.size(), type, value.out()),
+        CN2_INFERENCE_ERROR, shared_.path, ": ONNX Runtime takes no tensor");
   }
 
   // D; throws unless the outputs are (B), (B, D, 4), (B, D), (B, D).
@@ -86,8 +92,8 @@ class OrtRun final : public EngineRun {
     const std::array<Dimensions, kOutputNames.size()> wanted = {
         Dimensions{1, {batch}}, {3, {batch, rows, 4}}, {2, {batch, rows}}, {2, {batch, rows}}};
     if (shapes != wanted || rows < 0 || rows > INT32_MAX) {
-      fail(CN2_MODEL_ERROR, shared_.path, ": expected outputs of shapes ", describe(wanted), ", got ",
-           describe(shapes), "; export the model again");
+      fail(CN2_MODEL_ERROR, shared_.path, ": expected outputs of shapes ", describe(wanted),
+           ", got ", describe(shapes), "; export the model again");
     }
     return static_cast<int32_t>(rows);
   }
@@ -146,7 +152,9 @@ class OrtEngine final : public Engine {
                         fused ? "fused" : "standard", " operators");
   }
 
-  std::unique_ptr<EngineRun> create_run() const override { return std::make_unique<OrtRun>(shared_); }
+  std::unique_ptr<EngineRun> create_run() const override {
+    return std::make_unique<OrtRun>(shared_);
+  }
   std::string description() const override { return description_; }
   std::optional<int> cuda_device() const override { return cuda_device_; }
 
@@ -164,8 +172,8 @@ std::unique_ptr<Engine> open_onnxruntime_engine(const std::string& path, const M
   check_graph(parts, manifest, path);
   const bool with_threshold = takes_threshold(parts);
   const std::string device = options.cuda_device ? text("cuda:", *options.cuda_device) : "cpu";
-  return std::make_unique<OrtEngine>(Shared{std::move(parts), path, device, with_threshold}, manifest,
-                                     options);
+  return std::make_unique<OrtEngine>(Shared{std::move(parts), path, device, with_threshold},
+                                     manifest, options);
 }
 
 }  // namespace cn2

@@ -9,7 +9,7 @@ namespace {
 // One input or output.
 struct Port {
   std::string name;
-  std::string type;  // "uint8"
+  std::string type;            // "uint8"
   std::vector<int64_t> shape;  // -1: any
 };
 
@@ -19,7 +19,8 @@ struct Expected {
   size_t dimensions;
 };
 
-constexpr std::array kInputs = {Expected{"images", "uint8", 4}, Expected{"image_sizes", "int32", 2}};
+constexpr std::array kInputs = {Expected{"images", "uint8", 4},
+                                Expected{"image_sizes", "int32", 2}};
 constexpr std::array kOutputs = {Expected{"num_detections", "int32", 1},
                                  Expected{"boxes", "float", 3}, Expected{"scores", "float", 2},
                                  Expected{"classes", "int32", 2}};
@@ -157,7 +158,8 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 void check_images(const Port& images, const Manifest& manifest, const std::string& path) {
   const auto side = [](int32_t value) { return value == 0 ? int64_t{-1} : int64_t{value}; };
   const Size fixed = manifest.canvas.fixed.value_or(Size{});
-  const std::vector<int64_t> wanted = {side(manifest.batch), side(fixed.height), side(fixed.width), 3};
+  const std::vector<int64_t> wanted = {side(manifest.batch), side(fixed.height), side(fixed.width),
+                                       3};
   std::vector<int64_t> found = images.shape;
   std::replace_if(found.begin(), found.end(), [](int64_t value) { return value < 0; }, -1);
   if (found != wanted) {

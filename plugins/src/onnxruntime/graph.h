@@ -1,4 +1,5 @@
-// The inputs and outputs of a session, against the contract of exported models (docs/model-file.md).
+// The inputs and outputs of a session, against the contract of exported models
+// (docs/model-file.md).
 #pragma once
 
 #include <array>
@@ -8,11 +9,11 @@
 
 namespace cn2 {
 
-constexpr std::array kInputNames = {"images", "image_sizes", "score_threshold"};
-constexpr std::array kOutputNames = {"num_detections", "boxes", "scores", "classes"};
+inline constexpr std::array kInputNames = {"images", "image_sizes", "score_threshold"};
+inline constexpr std::array kOutputNames = {"num_detections", "boxes", "scores", "classes"};
 
-// Throws Error (CN2_MODEL_ERROR) unless inputs and outputs have the contract's names, types and dimensions, and
-// the batch and canvas are the manifest's.
+// Throws Error (CN2_MODEL_ERROR) unless inputs and outputs have the contract's names, types and
+// dimensions, and the batch and canvas are the manifest's.
 void check_graph(const OrtParts& parts, const Manifest& manifest, const std::string& path);
 
 // Whether a threshold can be fed.

@@ -106,7 +106,8 @@ OrtLibrary load_onnxruntime(const std::string& path) {
       return ask(handle, place);
     }
     const char* reason = dlerror();
-    log(CN2_LOG_DEBUG, text("ONNX Runtime: not at ", place, " (", reason == nullptr ? "" : reason, ")"));
+    log(CN2_LOG_DEBUG,
+        text("ONNX Runtime: not at ", place, " (", reason == nullptr ? "" : reason, ")"));
     tried += text(tried.empty() ? "" : ", ", place);
     if (!path.empty()) {
       tried += text(" (", reason == nullptr ? "" : shorten(reason), ")");

@@ -13,9 +13,9 @@ struct OrtLibrary {
   std::string path;
 };
 
-// Loads the library at `path`; if empty, the first that is there of: $CN2_ONNXRUNTIME, one that the process has
-// loaded, the Python package's beside libcn2, the system's. It stays loaded. Throws Error
-// (CN2_UNAVAILABLE): none is there (the message names all places), or it is too old.
+// Loads the library at `path`; if empty, the first that is there of: $CN2_ONNXRUNTIME, one that the
+// process has loaded, the Python package's beside libcn2, the system's. It stays loaded. Throws
+// Error (CN2_UNAVAILABLE): none is there (the message names all places), or it is too old.
 OrtLibrary load_onnxruntime(const std::string& path);
 
 }  // namespace cn2

@@ -40,7 +40,8 @@ void add_cuda(const OrtLibrary& library, OrtSessionOptions* options, int device)
   check(api.CreateCUDAProviderOptions(cuda.out()));
   const std::string number = text(device);
   const std::array keys = {"device_id", "use_tf32", "cudnn_conv_algo_search"};
-  const std::array values = {number.c_str(), "0", "HEURISTIC"};  // EXHAUSTIVE: anew for every canvas
+  const std::array values = {number.c_str(), "0",
+                             "HEURISTIC"};  // EXHAUSTIVE: anew for every canvas
   check(api.UpdateCUDAProviderOptions(cuda.get(), keys.data(), values.data(), keys.size()));
   check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(options, cuda.get()));
 }

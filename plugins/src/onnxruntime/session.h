@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "engine.h"
+#include "../engine.h"
 #include "onnxruntime/handles.h"
 #include "onnxruntime/library.h"
 
