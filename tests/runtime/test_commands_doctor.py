@@ -30,7 +30,7 @@ def test_a_probe_that_hangs_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_cuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_has_driver", lambda: False)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: False)
     for backend in probe.PROBES:
         answer = probe.probe(backend, "cuda")
         assert answer["works"] is False
@@ -61,7 +61,7 @@ def test_cuda_that_onnxruntime_lacks_or_cannot_load(
     fake.get_available_providers = lambda: providers
     fake.InferenceSession = FakeSession
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(probe, "_has_driver", lambda: True)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: True)
     answer = probe.probe("onnxruntime", "cuda")
     assert (answer["works"], answer["reason"]) == (False, reason)
     assert answer["fix"]
@@ -80,7 +80,7 @@ def test_cuda_that_torch_lacks(
         __version__="2.0",
     )
     monkeypatch.setattr(probe.importlib, "import_module", lambda _: fake)
-    monkeypatch.setattr(probe, "_has_driver", lambda: True)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: True)
     answer = probe.probe("torch", "cuda")
     assert (answer["works"], answer["reason"]) == (False, reason)
 
@@ -109,6 +109,8 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
     assert [(row["backend"], row["device"], row["works"]) for row in found["backends"]] == [
         ("onnxruntime", "cpu", True),
         ("onnxruntime", "cuda", False),
+        ("native", "cpu", True),
+        ("native", "cuda", False),
         ("torch", "cpu", True),
         ("torch", "cuda", False),
     ]
