@@ -2,7 +2,8 @@
 
 #include <map>
 #include <mutex>
-#include <new>
+
+#include "operator.h"
 
 namespace cn2 {
 namespace {
@@ -19,31 +20,36 @@ Domains& domains() {
   return all;
 }
 
-OrtStatus* find_domain(const OrtApi* api, OrtCustomOpDomain** domain) {
-  Domains& all = domains();
-  const std::lock_guard lock(all.mutex);
-  OrtCustomOpDomain*& ours = all.of_api[api];
-  if (ours == nullptr) {
-    if (OrtStatus* status = api->CreateCustomOpDomain("cn2", &ours)) {
-      return status;
+// A new domain with the operators.
+OrtCustomOpDomain* make_domain(const OrtApi& api) {
+  OrtCustomOpDomain* domain = nullptr;
+  throw_failure(api, api.CreateCustomOpDomain("cn2", &domain));
+  for (const OrtCustomOp* op :
+       {&pyramid_roi_align_operator(), &proposal_nms_operator(), &detection_nms_operator()}) {
+    if (OrtStatus* failure = api.CustomOpDomain_Add(domain, op)) {
+      api.ReleaseCustomOpDomain(domain);
+      throw_failure(api, failure);
     }
   }
-  *domain = ours;
-  return nullptr;
+  return domain;
+}
+
+OrtCustomOpDomain* find_domain(const OrtApi& api) {
+  Domains& all = domains();
+  const std::lock_guard lock(all.mutex);
+  OrtCustomOpDomain*& domain = all.of_api[&api];
+  if (domain == nullptr) {
+    domain = make_domain(api);
+  }
+  return domain;
 }
 
 }  // namespace
 
 OrtStatus* register_ops(const OrtApi* api, OrtSessionOptions* options) noexcept {
-  try {
-    OrtCustomOpDomain* domain = nullptr;
-    if (OrtStatus* status = find_domain(api, &domain)) {
-      return status;
-    }
-    return api->AddCustomOpDomain(options, domain);
-  } catch (const std::exception& error) {
-    return api->CreateStatus(ORT_FAIL, error.what());
-  }
+  return catch_all(*api, "cn2", [&] {
+    throw_failure(*api, api->AddCustomOpDomain(options, find_domain(*api)));
+  });
 }
 
 }  // namespace cn2

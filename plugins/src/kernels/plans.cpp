@@ -1,0 +1,50 @@
+#include <algorithm>
+
+#include "pooling.h"
+
+namespace cn2 {
+namespace {
+
+// The rows of the taps, sorted by bins.
+void add_rows(const std::vector<Tap>& taps, const Axis& y, size_t width, Plans& plans) {
+  auto tap = taps.begin();
+  for (int64_t bin = 0; bin < y.bins; ++bin) {
+    for (; tap != taps.end() && tap->bin == bin; ++tap) {
+      plans.taps.push_back({static_cast<size_t>(tap->cell) * width, tap->weight});
+    }
+    plans.tap_ends.push_back(plans.taps.size());
+  }
+}
+
+// The columns that any tap reads, at least kLanes where the feature map has so many.
+void find_window(const std::vector<Tap>& taps, size_t width, RoiPlan& roi) {
+  const auto by_cell = [](const Tap& a, const Tap& b) { return a.cell < b.cell; };
+  const auto [low, high] = std::minmax_element(taps.begin(), taps.end(), by_cell);
+  const auto first = static_cast<size_t>(low->cell);
+  const size_t needed = static_cast<size_t>(high->cell) - first + 1;
+  roi.columns = std::min(std::max(needed, kLanes), width);
+  roi.first_column = std::min(first, width - roi.columns);
+}
+
+}  // namespace
+
+void add_plan(size_t level, const Axis& y, const Axis& x, std::vector<Tap>& scratch, Plans& plans) {
+  RoiPlan roi{level, 0, 0, plans.tap_ends.size(), plans.taps.size(), plans.column_weights.size()};
+  find_taps(x, scratch);
+  if (!scratch.empty()) {
+    find_window(scratch, static_cast<size_t>(x.cells), roi);
+    const size_t lanes = (static_cast<size_t>(x.bins) + kLanes - 1) / kLanes * kLanes;
+    plans.column_weights.resize(roi.column_weights + roi.columns * lanes);
+    float* weights = plans.column_weights.data() + roi.column_weights;
+    for (const Tap& tap : scratch) {
+      const size_t column = static_cast<size_t>(tap.cell) - roi.first_column;
+      weights[column * lanes + static_cast<size_t>(tap.bin)] += tap.weight;
+    }
+    find_taps(y, scratch);
+    add_rows(scratch, y, static_cast<size_t>(x.cells), plans);
+    roi.columns = scratch.empty() ? 0 : roi.columns;
+  }
+  plans.rois.push_back(roi);
+}
+
+}  // namespace cn2
