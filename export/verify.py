@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
-from cn2.plugins import library_path
 from cn2.runtime.backends.base import Backend
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cn2.runtime.backends.ort_operators import LIBRARY
+from cn2.runtime.backends.ort_operators import kernels_are_here
 from cn2.runtime.errors import Cn2Error, PictureError
 from cn2.runtime.manifest import manifest_from_metadata
 from cn2.runtime.pictures import PICTURE_SUFFIXES, open_picture
@@ -152,7 +151,7 @@ def verify_all(
     """
     found = {"standard operators": verify(path, model, config, pictures, progress)}
     manifest = manifest_from_metadata(read_metadata(path), str(path))
-    if manifest.ops == "fused" and library_path(LIBRARY) is not None:
+    if manifest.ops == "fused" and kernels_are_here():
         found["fused operators"] = verify(path, model, config, pictures, progress, fused=True)
     return found
 

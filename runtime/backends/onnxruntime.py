@@ -98,8 +98,11 @@ class OnnxRuntimeBackend:
             )
         _check_graph(session, manifest, path)
         where = "cpu" if used == CPU else f"cuda:{_cuda_number(device)}"
-        operators = "fused" if kernels else "standard"
-        logger.info("%s: onnxruntime on %s, %s operators", path, where, operators)
+        ways = {
+            "standard": "",
+            "fused": f", fused operators by {'kernels' if kernels else 'bodies'}",
+        }
+        logger.info("%s: onnxruntime on %s%s", path, where, ways[manifest.ops])
         return cls(session, manifest, where, path, fused=kernels)
 
     def infer(

@@ -73,6 +73,11 @@ def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: b
     return True
 
 
+def kernels_are_here() -> bool:
+    """Whether there is a library; it may still not load."""
+    return library_path(LIBRARY) is not None
+
+
 def check_library(library: Path) -> None:
     """Raise PluginError unless a library loads and has the operators of this package."""
     try:
