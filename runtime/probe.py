@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .backends.libcn2 import BROKEN_FIX, NO_LIBRARY, NO_LIBRARY_FIX
+from .backends.libcn2 import BROKEN_FIX, NO_LIBRARY
+from .backends.ort_operators import GET_IT
 from .errors import BackendUnavailableError, PluginError
 from .machine import has_cuda_driver
 
@@ -67,7 +68,7 @@ def _probe_native(device: str) -> dict[str, Any]:
     numpy = importlib.import_module("numpy")
     native = importlib.import_module("cn2.runtime.backends.native")
     if importlib.import_module("cn2.plugins").library_path("cn2") is None:
-        return _no(NO_LIBRARY, NO_LIBRARY_FIX)
+        return _no(NO_LIBRARY, GET_IT)
     try:
         backend = native.NativeBackend.open(PROBE_MODEL, device=device)
         ((found,), _) = backend.detect([numpy.full((64, 96, 3), 204, numpy.uint8)])

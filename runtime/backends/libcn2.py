@@ -17,6 +17,7 @@ from typing import Any
 from cn2.plugins import library_path
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError, PluginError
+from .ort_operators import GET_IT
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ HOST, CUDA = 0, 1
 LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR = range(4)
 NO_LIBRARY = "libcn2 is not here"
 BROKEN_FIX = "run make native again, or install the package again"
-NO_LIBRARY_FIX = "make native in a source tree, or install a wheel that was built with a compiler"
 
 ERRORS: dict[int, type[Exception]] = {  # of each status but CN2_OK, 0
     1: ValueError,  # CN2_INVALID_ARGUMENT
@@ -197,7 +197,7 @@ def open_library() -> Libcn2:
     """
     path = library_path("cn2")
     if path is None:
-        raise BackendUnavailableError(f"{NO_LIBRARY}; {NO_LIBRARY_FIX}")
+        raise BackendUnavailableError(f"{NO_LIBRARY}; {GET_IT}")
     return _load(path)
 
 
