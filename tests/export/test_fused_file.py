@@ -16,12 +16,15 @@ import pytest
 from cn2.export.agreement import SCORE_TOLERANCE
 from cn2.export.verify import bundled_pictures, require_agreement, verify_all
 from cn2.runtime.backends.base import RawDetections
+from cn2.runtime.backends.native import NativeBackend
 from cn2.runtime.demo import CHECKPOINT
 from cn2.runtime.manifest import Manifest
 from cn2.trainer.config import Config
 from command_line import cn2
 from exported import Exported, canvases, export_to, lively_detector
 from factories import tiny_many_classes_config, tiny_one_stage_config
+from native_agreement import assert_native_agrees
+from native_libraries import needs_library
 
 BOX_ATOL_PX = 0.01  # as between torch and ONNX Runtime, test_onnx_file.py
 DATA_DEPENDENT = {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop", "If", "Scan"}
@@ -174,3 +177,10 @@ def test_verification_of_each_way(
     for result in results.values():
         require_agreement(result)
         assert result.agreement.detections >= 20
+
+
+@needs_library("cn2")
+def test_libcn2_finds_the_same_and_says_what_runs(fused: Fused) -> None:
+    assert assert_native_agrees(fused.path).endswith(" on cpu, fused operators")
+    bodies = NativeBackend.open(fused.path, device="cpu", fused=False)
+    assert bodies.runtime.endswith(" on cpu, standard operators")
