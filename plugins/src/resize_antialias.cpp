@@ -14,6 +14,12 @@ int32_t to_weight(double share) {
   return static_cast<int32_t>(share < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
+// Pillow 13 begins along y where that takes away more than twice as many rows as columns.
+bool starts_with_rows(Size picture, Size target) {
+  const int32_t fewer_rows = picture.height - target.height;
+  return fewer_rows > 0 && 2 * (picture.width - target.width) < fewer_rows;
+}
+
 double triangle(double distance) {
   return std::max(0.0, 1.0 - std::abs(distance));
 }
@@ -61,47 +67,50 @@ void AntialiasAxis::fill(int32_t pixel, double scale, double widening) {
 void AntialiasResizer::resize(const Pixels& picture, const Target& target) {
   columns_.prepare(picture.size.width, target.size.width);
   rows_.prepare(picture.size.height, target.size.height);
-  row_bytes_ = target.row_bytes();
+  rows_first_ = starts_with_rows(picture.size, target.size);
   scratch_.resize(static_cast<size_t>(picture.size.width) * 3);
+  row_bytes_ = rows_first_ ? scratch_.size() : target.row_bytes();
   kept_.resize(static_cast<size_t>(rows_.taps) * row_bytes_);
   sums_.resize(row_bytes_);
   int32_t next = 0;  // row of the picture
   for (int32_t y = 0; y < target.size.height; ++y) {
     const auto [first, count] = rows_.spans[static_cast<size_t>(y)];
     for (next = std::max(next, first); next < first + count; ++next) {
-      keep_row(picture, next, row_bytes_);
+      keep_row(picture, next);
     }
-    blend(y, target);
+    if (rows_first_ && columns_.from != columns_.to) {
+      blend(y, scratch_.data());
+      antialias_row(scratch_.data(), columns_, target.row(y));
+    } else {
+      blend(y, target.row(y));
+    }
   }
 }
 
-const uint8_t* AntialiasResizer::kept_row(int32_t y) const {
+void AntialiasResizer::keep_row(const Pixels& picture, int32_t y) {
+  if (rows_first_ || columns_.from == columns_.to) {
+    read_rgb_row(picture, y, kept_row(y));
+  } else {
+    antialias_row(rgb_row(picture, y, scratch_.data()), columns_, kept_row(y));
+  }
+}
+
+uint8_t* AntialiasResizer::kept_row(int32_t y) {
   return kept_.data() + static_cast<size_t>(y % rows_.taps) * row_bytes_;
 }
 
-void AntialiasResizer::keep_row(const Pixels& picture, int32_t y, size_t row_bytes) {
-  const uint8_t* row = rgb_row(picture, y, scratch_.data());
-  uint8_t* resized = kept_.data() + static_cast<size_t>(y % rows_.taps) * row_bytes;
-  if (columns_.from == columns_.to) {
-    std::memcpy(resized, row, row_bytes);
-  } else {
-    antialias_row(row, columns_, resized);
-  }
-}
-
-void AntialiasResizer::blend(int32_t y, const Target& target) {
-  const auto [first, count] = rows_.spans[static_cast<size_t>(y)];
+void AntialiasResizer::blend(int32_t y, uint8_t* bytes) {
   if (rows_.from == rows_.to) {
-    std::memcpy(target.row(y), kept_row(y), row_bytes_);
+    std::memcpy(bytes, kept_row(y), row_bytes_);
     return;
   }
-  const auto bytes = static_cast<int32_t>(row_bytes_);
+  const auto [first, count] = rows_.spans[static_cast<size_t>(y)];
+  const auto length = static_cast<int32_t>(row_bytes_);
   std::fill(sums_.begin(), sums_.end(), kAntialiasHalf);
-  const int32_t* weights = rows_.weights_of(y);
   for (int32_t i = 0; i < count; ++i) {
-    antialias_add(kept_row(first + i), weights[i], bytes, sums_.data());
+    antialias_add(kept_row(first + i), rows_.weights_of(y)[i], length, sums_.data());
   }
-  antialias_round(sums_.data(), bytes, target.row(y));
+  antialias_round(sums_.data(), length, bytes);
 }
 
 }  // namespace cn2

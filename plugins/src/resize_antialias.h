@@ -1,5 +1,5 @@
 // Pillow's BILINEAR on bytes, bit for bit: a triangle filter that widens when shrinking, in 22
-// fractional bits, first along x, then along y, rounded to bytes in between.
+// fractional bits, along x and along y, rounded to bytes in between.
 #pragma once
 
 #include <cstdint>
@@ -39,15 +39,16 @@ class AntialiasResizer {
   void resize(const Pixels& picture, const Target& target);
 
  private:
-  void blend(int32_t y, const Target& target);
-  const uint8_t* kept_row(int32_t y) const;
-  void keep_row(const Pixels& picture, int32_t y, size_t row_bytes);
+  void keep_row(const Pixels& picture, int32_t y);
+  uint8_t* kept_row(int32_t y);
+  void blend(int32_t y, uint8_t* bytes);
 
   AntialiasAxis columns_, rows_;
+  bool rows_first_ = false;       // along y before along x
+  size_t row_bytes_ = 0;          // of a kept row
   std::vector<uint8_t> scratch_;  // a row of the picture
-  std::vector<uint8_t> kept_;     // the last rows_.taps rows, resized along x
+  std::vector<uint8_t> kept_;     // the last rows_.taps rows of the picture; resized along x if that is first
   std::vector<int32_t> sums_;     // of one row of the result
-  size_t row_bytes_ = 0;
 };
 
 }  // namespace cn2

@@ -218,8 +218,9 @@ def image(
     chroma: npt.NDArray[np.uint8] | None = None,
     memory: int = HOST,
 ) -> Image:
-    """A picture of these rows, which must live on; their stride is its pitch."""
+    """A picture of these rows; their stride is its pitch. It keeps them alive."""
     made = Image(ctypes.sizeof(Image), format, memory)
+    made.kept = pixels, chroma
     made.height, made.width = pixels.shape[:2]
     made.data, made.pitch = pixels.ctypes.data, pixels.strides[0]
     if chroma is not None:

@@ -1,0 +1,63 @@
+"""libcn2 as `make native` built it, and models to open with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from c_library import Library, Model
+from cn2.plugins import library_path
+from tiny_onnx import write_tiny_onnx
+
+
+def missing(what: str) -> None:
+    """Skip, naming what is not here; with CI=1 fail instead."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_path() -> bytes:
+    """ONNX Runtime's library in the Python package, which an editable cn2 is not beside."""
+    import onnxruntime
+
+    found = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    if not found:
+        missing("libonnxruntime.so: not in the Python package onnxruntime")
+    return str(found[0]).encode()
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    """The built library."""
+    path = library_path("cn2")
+    if path is None:
+        missing("libcn2: not built; make native")
+    assert path is not None
+    return Library(path)
+
+
+@pytest.fixture
+def tiny_path(tmp_path: Path) -> Path:
+    """A model file of two fixed detections (tiny_onnx.py)."""
+    return write_tiny_onnx(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def tiny(library: Library, tiny_path: Path, onnxruntime_path: bytes) -> Iterator[Model]:
+    """That file, opened."""
+    model = library.open(tiny_path, threads=1, runtime_path=onnxruntime_path)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def nano(library: Library, nano_onnx: Path, onnxruntime_path: bytes) -> Iterator[Model]:
+    """The bundled detector."""
+    model = library.open(nano_onnx, threads=1, runtime_path=onnxruntime_path)
+    yield model
+    model.close()
