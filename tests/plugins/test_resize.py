@@ -1,4 +1,4 @@
-"""cn2_resize against Pillow and OpenCV, which it equals bit for bit, and its formats and pitches."""
+"""cn2_resize against Pillow and OpenCV, which it equals bit for bit; its formats and pitches."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ def test_equals_them_at_random_sizes(library: Library, interpolation: int) -> No
 
 @pytest.mark.parametrize("interpolation", [ANTIALIAS, LINEAR])
 @pytest.mark.parametrize("size", [(48, 70), (31, 45), (24, 35), (97, 141)], ids=str)
-def test_formats_are_their_rgb(
-    library: Library, size: tuple[int, int], interpolation: int
-) -> None:
+def test_formats_are_their_rgb(library: Library, size: tuple[int, int], interpolation: int) -> None:
     rgba = random_picture(48, 70, 4)
     rgb = np.ascontiguousarray(rgba[..., :3])
     grey = np.ascontiguousarray(rgba[..., 0])
