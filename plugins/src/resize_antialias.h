@@ -47,7 +47,7 @@ class AntialiasResizer {
   bool rows_first_ = false;       // along y before along x
   size_t row_bytes_ = 0;          // of a kept row
   std::vector<uint8_t> scratch_;  // a row of the picture
-  std::vector<uint8_t> kept_;     // the last rows_.taps rows of the picture; resized along x if that is first
+  std::vector<uint8_t> kept_;     // the last rows_.taps rows; resized along x unless y is first
   std::vector<int32_t> sums_;     // of one row of the result
 };
 

@@ -1,4 +1,4 @@
-"""cn2_resize against Pillow and OpenCV, which it equals bit for bit, and its formats and pitches."""
+"""cn2_resize against Pillow and OpenCV, which it equals bit for bit; its formats and pitches."""
 
 from __future__ import annotations
 
