@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .backends.libcn2 import BROKEN_FIX, NO_LIBRARY
+from .backends.libcn2 import NO_LIBRARY
 from .backends.ort_operators import GET_IT
 from .errors import BackendUnavailableError, PluginError
 from .machine import has_cuda_driver
@@ -25,6 +25,7 @@ TINY_MODEL = (
     b'\x08\x08:4\n\r\n\x01x\x12\x01y"\x03Neg:\x00\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
     b"\n\x02\x08\x01b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+CUDA_FIX = "install 'cn2[gpu]', and the CUDA and cuDNN that its onnxruntime-gpu was built with"
 NO_DRIVER = ("no NVIDIA driver (libcuda.so.1) here", "needs an NVIDIA GPU and its driver")
 
 
@@ -72,10 +73,9 @@ def _probe_native(device: str) -> dict[str, Any]:
     try:
         backend = native.NativeBackend.open(PROBE_MODEL, device=device)
         ((found,), _) = backend.detect([numpy.full((64, 96, 3), 204, numpy.uint8)])
-    except BackendUnavailableError as error:
-        return _no(str(error), f"pip install 'cn2[{'gpu' if device == 'cuda' else 'cpu'}]'")
-    except PluginError as error:
-        return _no(str(error).removesuffix(f"; {BROKEN_FIX}"), BROKEN_FIX)
+    except (BackendUnavailableError, PluginError) as error:
+        reason, _, fix = str(error).rpartition("; ")  # expected and got; what to do
+        return _no(reason, CUDA_FIX if device == "cuda" else fix)
     if [round(float(score), 3) for score in found.scores] != PROBE_SCORES:
         return _no(f"a wrong result: scores {found.scores.tolist()}", "report")
     return {"works": True, "version": backend.version}
