@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("trainer", "export", "runtime")
+FOLDERS = ("trainer", "export", "runtime", "plugins")
 
 
 def package_dirs() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = {"trainer", "export", "runtime"}
+FOLDERS = {"trainer", "export", "runtime", "plugins"}
 
 
 @pytest.fixture(scope="module")
