@@ -50,7 +50,7 @@ lint: $(VENV)/.dev
 # The type check runs on an installed wheel: mypy does not follow an editable install's import hook.
 types: $(VENV)/.dev
 	rm -rf $(WHEEL) build/lib build/bdist.*
-	$(PIP) --no-deps --no-build-isolation --target $(WHEEL) .
+	CN2_NATIVE=0 $(PIP) --no-deps --no-build-isolation --target $(WHEEL) .
 	MYPYPATH=$(WHEEL) $(BIN)/mypy
 
 format: $(VENV)/.dev

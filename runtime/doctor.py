@@ -18,6 +18,8 @@ from .reports import TEXT_WIDTH, format_table
 BACKENDS = (
     ("onnxruntime", "cpu", ".onnx", ("onnxruntime", "onnxruntime-gpu")),
     ("onnxruntime", "cuda", ".onnx", ("onnxruntime-gpu", "onnxruntime")),
+    ("native", "cpu", ".onnx", ()),  # its probe tells the version
+    ("native", "cuda", ".onnx", ()),
     ("torch", "cpu", ".safetensors", ("torch",)),
     ("torch", "cuda", ".safetensors", ("torch",)),
 )

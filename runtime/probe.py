@@ -6,13 +6,20 @@ A library that crashes, fills stderr, or is slow to import then harms nobody. Ca
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from .backends.libcn2 import BROKEN_FIX, NO_LIBRARY
+from .backends.ort_operators import GET_IT
+from .errors import BackendUnavailableError, PluginError
+from .machine import has_cuda_driver
+
+PROBE_MODEL = Path(__file__).parent / "bundled" / "probe.onnx"  # finds two boxes in any picture
+PROBE_SCORES = [0.9, 0.4]  # in one of grey level 204
 # One node, y = -x, float32 [1], opset 13: the smallest model there is.
 TINY_MODEL = (
     b'\x08\x08:4\n\r\n\x01x\x12\x01y"\x03Neg:\x00\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04'
@@ -27,22 +34,13 @@ def probe(backend: str, device: str) -> dict[str, Any]:
     Returns:
         `works`; `reason` and `fix`, of one line each, where it does not.
     """
-    if device == "cuda" and not _has_driver():
+    if device == "cuda" and not has_cuda_driver():
         return _no(*NO_DRIVER)
     return PROBES[backend](device)
 
 
 def _no(reason: str, fix: str) -> dict[str, Any]:
     return {"works": False, "reason": reason, "fix": fix}
-
-
-def _has_driver() -> bool:
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return False
-    return True
 
 
 def _probe_onnxruntime(device: str) -> dict[str, Any]:
@@ -66,6 +64,23 @@ def _probe_onnxruntime(device: str) -> dict[str, Any]:
     return {"works": True} if answer[0] == -1 else _no("a wrong result: -(1) was not -1", "report")
 
 
+def _probe_native(device: str) -> dict[str, Any]:
+    numpy = importlib.import_module("numpy")
+    native = importlib.import_module("cn2.runtime.backends.native")
+    if importlib.import_module("cn2.plugins").library_path("cn2") is None:
+        return _no(NO_LIBRARY, GET_IT)
+    try:
+        backend = native.NativeBackend.open(PROBE_MODEL, device=device)
+        ((found,), _) = backend.detect([numpy.full((64, 96, 3), 204, numpy.uint8)])
+    except BackendUnavailableError as error:
+        return _no(str(error), f"pip install 'cn2[{'gpu' if device == 'cuda' else 'cpu'}]'")
+    except PluginError as error:
+        return _no(str(error).removesuffix(f"; {BROKEN_FIX}"), BROKEN_FIX)
+    if [round(float(score), 3) for score in found.scores] != PROBE_SCORES:
+        return _no(f"a wrong result: scores {found.scores.tolist()}", "report")
+    return {"works": True, "version": backend.version}
+
+
 def _probe_torch(device: str) -> dict[str, Any]:
     try:
         torch = importlib.import_module("torch")
@@ -85,6 +100,7 @@ def _probe_torch(device: str) -> dict[str, Any]:
 
 PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "onnxruntime": _probe_onnxruntime,
+    "native": _probe_native,
     "torch": _probe_torch,
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +13,13 @@ import numpy.typing as npt
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError
 from ..manifest import Manifest, manifest_from_metadata
-from .base import RawDetections, check_inputs, check_outputs, check_score_threshold
+from .base import (
+    RawDetections,
+    check_inputs,
+    check_options,
+    check_outputs,
+    check_score_threshold,
+)
 from .onnx_header import read_metadata
 from .ort_operators import add_operators
 
@@ -53,7 +58,7 @@ class OnnxRuntimeBackend:
         self.fused = fused  # whether our kernels run
         self._path = path
         self._session: InferenceSession | None = session
-        self._run_options = _import_onnxruntime().RunOptions()
+        self._run_options = import_onnxruntime().RunOptions()
         self._run_options.log_severity_level = 4  # what fails is raised; not logged as well
         optional = {value.name for value in session.get_overridable_initializers()}
         self._takes_threshold = "score_threshold" in optional
@@ -82,8 +87,7 @@ class OnnxRuntimeBackend:
                 not work; `fused` was asked for, and there is no library or CPU.
             PluginError: `fused` was asked for, and the library does not load or fit.
         """
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
+        check_options(device, threads)
         manifest = manifest_from_metadata(read_metadata(path), str(path))
         providers = _providers(device, tf32)
         options = _session_options(threads)
@@ -143,9 +147,7 @@ class OnnxRuntimeBackend:
 
 def _providers(device: str, tf32: bool) -> list[Any]:
     """The execution providers to ask for, best first."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:<number>, got {device!r}")
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     has_cuda = CUDA in ort.get_available_providers()
     if device.startswith("cuda") and not has_cuda:
         raise BackendUnavailableError(
@@ -154,7 +156,7 @@ def _providers(device: str, tf32: bool) -> list[Any]:
         )
     if device == "cpu" or not has_cuda:
         return [CPU]
-    _load_cuda_libraries(ort)
+    load_cuda_libraries(ort)
     options = {
         "device_id": _cuda_number(device),
         "use_tf32": int(tf32),
@@ -163,7 +165,7 @@ def _providers(device: str, tf32: bool) -> list[Any]:
     return [(CUDA, options), CPU]
 
 
-def _load_cuda_libraries(ort: Any) -> None:
+def load_cuda_libraries(ort: Any) -> None:
     """Load CUDA and cuDNN out of pip's nvidia packages, which are on no library path."""
     preload = getattr(ort, "preload_dlls", None)  # onnxruntime >= 1.21
     if preload is None:
@@ -179,7 +181,8 @@ def _cuda_number(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module; BackendUnavailableError, naming the extra, where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -190,7 +193,7 @@ def _import_onnxruntime() -> Any:
 
 
 def _session_options(threads: int | None) -> Any:
-    options = _import_onnxruntime().SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors only
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -198,7 +201,7 @@ def _session_options(threads: int | None) -> Any:
 
 
 def _open_session(path: Path, providers: list[Any], options: Any) -> InferenceSession:
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     try:
         session: InferenceSession = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own

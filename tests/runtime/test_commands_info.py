@@ -98,9 +98,11 @@ def test_json_of_an_onnx_file(tmp_path: Path, capfd: Capture) -> None:
         "score_threshold": "float32 [], optional",
     }
     assert found["graph"]["outputs"]["boxes"] == "float32 [B, 2, 4]"
-    assert [(row["device"], row["works"]) for row in found["runs_here"]] == [
-        ("cpu", True),
-        ("cuda", False),
+    assert [(row["backend"], row["device"], row["works"]) for row in found["runs_here"]] == [
+        ("onnxruntime", "cpu", True),
+        ("onnxruntime", "cuda", False),
+        ("native", "cpu", True),
+        ("native", "cuda", False),
     ]
 
 
@@ -230,7 +232,8 @@ def test_a_graph_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: Capture)
 
 
 def test_doctor_knows_every_kind_of_model_file() -> None:
-    assert {row[2] for row in doctor.BACKENDS} == set(READERS)
+    known = {(row[2], row[0]) for row in doctor.BACKENDS}
+    assert known == {(suffix, name) for suffix, names in READERS.items() for name in names}
 
 
 def test_json_makes_its_folders(tmp_path: Path, capfd: Capture) -> None:
