@@ -80,7 +80,7 @@ class Call:
     def _schema(self) -> onnx.defs.OpSchema:
         """Of this call alone: functions have no optional or variadic inputs."""
         parameter, attribute = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.Attribute
-        kinds = onnx.defs.OpSchema.AttrType
+        kinds: Any = onnx.defs.OpSchema.AttrType  # its stub knows no number
         return onnx.defs.OpSchema(
             self.name,
             DOMAIN,

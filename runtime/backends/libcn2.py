@@ -17,7 +17,7 @@ from typing import Any
 from cn2.plugins import library_path
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError, PluginError
-from .ort_operators import GET_IT
+from .ort_operators import BROKEN_FIX, GET_IT
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ RGB8, BGR8, RGBA8, BGRA8, GREY8, NV12 = range(6)
 HOST, CUDA = 0, 1
 LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR = range(4)
 NO_LIBRARY = "libcn2 is not here"
-BROKEN_FIX = "run make native again, or install the package again"
 
 ERRORS: dict[int, type[Exception]] = {  # of each status but CN2_OK, 0
     1: ValueError,  # CN2_INVALID_ARGUMENT

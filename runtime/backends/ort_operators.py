@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 LIBRARY = "cn2_ort_ops"
 VERSION = 1  # of the domain cn2, as files name it
 GET_IT = "make native in a source tree, or install a wheel that was built with a compiler"
+BROKEN_FIX = "run make native again, or install the package again"
 
 
 def add_operators(
@@ -65,12 +66,17 @@ def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: b
                 f"{path}: fused operators need lib{LIBRARY}, found none; {GET_IT}"
             )
         return False
+    add_library(options, library)
+    return True
+
+
+def add_library(options: Any, library: Path) -> None:
+    """Check a library and register it with onnxruntime.SessionOptions; PluginError if it fails."""
     check_library(library)
     try:
         options.register_custom_ops_library(str(library))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise PluginError(f"{library}: ONNX Runtime cannot load it ({_one_line(error)})") from error
-    return True
 
 
 def kernels_are_here() -> bool:
@@ -83,14 +89,16 @@ def check_library(library: Path) -> None:
     try:
         version = int(ctypes.CDLL(str(library)).cn2_operators_version())
     except OSError as error:
-        raise PluginError(f"{library}: cannot be loaded ({_one_line(error)}); {GET_IT}") from error
+        raise PluginError(
+            f"{library}: cannot be loaded ({_one_line(error)}); {BROKEN_FIX}"
+        ) from error
     except AttributeError as error:
         raise PluginError(
-            f"{library}: expected our operator library, got another one; {GET_IT}"
+            f"{library}: expected our operator library, got another one; {BROKEN_FIX}"
         ) from error
     if version != VERSION:
         raise PluginError(
-            f"{library}: operators of version {version}, this package needs {VERSION}; {GET_IT}"
+            f"{library}: operators of version {version}, this package needs {VERSION}; {BROKEN_FIX}"
         )
 
 

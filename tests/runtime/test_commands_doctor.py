@@ -133,6 +133,33 @@ def test_native_whose_onnxruntime_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -
     assert "cannot use CUDA" in answer["reason"]
 
 
+def test_operators_whose_library_was_not_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    answer = doctor.run_probe("operators", "cpu")
+    assert (answer["works"], answer["reason"]) == (False, "libcn2_ort_ops is not here")
+    assert answer["fix"].startswith("make native in a source tree")
+    (tmp_path / "libcn2_ort_ops.so").write_text("no library")
+    answer = doctor.run_probe("operators", "cpu")
+    assert answer["reason"].startswith(f"{tmp_path}/libcn2_ort_ops.so: cannot be loaded (")
+    assert answer["fix"] == "run make native again, or install the package again"
+
+
+@needs_library("cn2_ort_ops")
+def test_operators_work_on_this_cpu() -> None:
+    assert doctor.run_probe("operators", "cpu") == {"works": True}
+    row = doctor.fused_operators()
+    assert row == {"works": True, "reason": None, "fix": None}
+    assert doctor.operators_text(row) == "our kernels run them in onnxruntime on the CPU"
+
+
+def test_the_probes_model_of_an_operator_is_what_it_says() -> None:
+    model = onnx.load_model_from_string(probe.OPERATOR_MODEL)
+    (node,) = model.graph.node
+    assert (node.domain, node.op_type, len(model.functions)) == ("cn2", "ProposalNMS", 0)
+
+
 def test_the_probes_model_is_the_tests_tiny_one(tmp_path: Path) -> None:
     written = write_tiny_onnx(tmp_path / "m.onnx")
     assert onnx.load(written) == onnx.load(probe.PROBE_MODEL)
@@ -144,7 +171,7 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
     found = cn2(capfd, "doctor", "--json", "-").json()
     assert set(found) == {
         *("versions", "platform", "cpu", "cores", "memory_mb"),
-        *("backends", "commands", "notices"),
+        *("backends", "fused_operators", "commands", "notices"),
     }
     assert [(row["backend"], row["device"], row["works"]) for row in found["backends"]] == [
         ("onnxruntime", "cpu", True),

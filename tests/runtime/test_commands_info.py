@@ -118,6 +118,19 @@ def test_text_of_an_onnx_file(tmp_path: Path, capfd: Capture) -> None:
     assert max(map(len, out.replace(str(path), "a.onnx").splitlines())) <= 80
 
 
+def test_fused_operators_say_what_runs_them(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tiny_onnx(tmp_path / "a.onnx", make_manifest(ops="fused"))
+    row = {"works": False, "reason": "it is not here", "fix": "make it"}
+    monkeypatch.setattr(doctor, "run_probe", lambda backend, device: row)
+    ran = cn2(capfd, "info", path, "--json", "-")
+    assert ran.json()["fused_operators"] == row
+    out = " ".join(cn2(capfd, "info", path).out.split())
+    assert "operators fused, opset 18;" in out
+    assert "fused here onnxruntime runs their standard form: it is not here; make it" in out
+
+
 def test_a_fixed_canvas_is_said(tmp_path: Path, capfd: Capture) -> None:
     from cn2.runtime.canvas import CanvasRule
 
