@@ -1,5 +1,6 @@
 # make demo: bundled weights -> ONNX -> pictures with boxes in out/demo/
 # make test: the test suite, lint and types; make test-all: the tests that take minutes
+# make native: the native libraries into plugins/lib/; needs a C++ compiler
 # All that they need goes into .venv here; nothing is installed outside.
 
 PYTHON ?= python3
@@ -11,33 +12,54 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 # A new sub-package needs a new install: the packages' __init__.py count as inputs.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard */__init__.py */*/__init__.py)
 WHEEL := build/wheel
+NATIVE := build/native
+CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
+COMPILER := $(shell command -v c++ g++ clang++ | head -n 1)
+C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins \
+	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp))
 
-.PHONY: demo test test-all lint types format clean
+.PHONY: demo native native-if-possible test test-all lint types format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/cn2 demo --out out/demo
 
-test: $(VENV)/.dev
+# What is found decides what is built, and the end of the configure step says so.
+native: $(CMAKE)
+	-@$(PYTHON) plugins/fetch_headers.py
+	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja),-G Ninja) \
+		-DCMAKE_INSTALL_LIBDIR=lib $(if $(CI),-DCN2_WERROR=ON)
+	$(CMAKE) --build $(NATIVE) --parallel
+	$(CMAKE) --install $(NATIVE) --prefix plugins --component runtime
+
+native-if-possible: $(if $(COMPILER),native)
+	@$(if $(COMPILER),,echo "no C++ compiler: no native libraries, and their tests are skipped" >&2)
+
+test: $(VENV)/.dev native-if-possible
 	$(PYTEST) -m "not slow"
 	$(MAKE) --no-print-directory lint types
 
-test-all: $(VENV)/.dev
+test-all: $(VENV)/.dev native-if-possible
 	$(PYTEST) -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 # The type check runs on an installed wheel: mypy does not follow an editable install's import hook.
 types: $(VENV)/.dev
 	rm -rf $(WHEEL) build/lib build/bdist.*
-	$(PIP) --no-deps --no-build-isolation --target $(WHEEL) .
+	CN2_NATIVE=0 $(PIP) --no-deps --no-build-isolation --target $(WHEEL) .
 	MYPYPATH=$(WHEEL) $(BIN)/mypy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+$(BIN)/cmake: | $(VENV)/bin/python
+	$(PIP) cmake
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,4 +78,4 @@ $(VENV)/.dev: $(INPUTS) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info
+	rm -rf $(VENV) build dist out *.egg-info plugins/lib plugins/third_party

@@ -52,22 +52,36 @@ class ModelFiles:
     parameters: int
 
 
-def make_files(preset: str, folder: Path) -> ModelFiles:
-    """Checkpoint and ONNX file of a preset: the bundled one if it is of this preset, else random.
+def make_checkpoint(preset: str, folder: Path) -> Path:
+    """A checkpoint of a preset: the bundled one if it is of this preset, else random weights.
 
     Raises:
         ValueError: no such preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    trained = CHECKPOINT.stem == preset and CHECKPOINT.is_file()
-    checkpoint = CHECKPOINT if trained else folder / f"{preset}.safetensors"
-    if not trained:
-        torch.manual_seed(RANDOM_SEED)
-        config = PRESETS[preset]()
-        weights = f"random, seed {RANDOM_SEED}"
-        untrained = build_detector(config)
-        save_checkpoint(checkpoint, untrained, config, license="none", provenance=weights)
+    if is_trained(preset):
+        return CHECKPOINT
+    path = folder / f"{preset}.safetensors"
+    torch.manual_seed(RANDOM_SEED)
+    config = PRESETS[preset]()
+    weights = f"random, seed {RANDOM_SEED}"
+    save_checkpoint(path, build_detector(config), config, license="none", provenance=weights)
+    return path
+
+
+def is_trained(preset: str) -> bool:
+    """Whether the bundled checkpoint is of this preset."""
+    return CHECKPOINT.stem == preset and CHECKPOINT.is_file()
+
+
+def make_files(preset: str, folder: Path) -> ModelFiles:
+    """Checkpoint and ONNX file of a preset, see `make_checkpoint`.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    checkpoint = make_checkpoint(preset, folder)
     model, config, origin = open_checkpoint(checkpoint)
     onnx = folder / f"{preset}.onnx"
     export_onnx(model, config, onnx, origin=origin)
@@ -75,7 +89,7 @@ def make_files(preset: str, folder: Path) -> ModelFiles:
         preset=preset,
         checkpoint=checkpoint,
         onnx=onnx,
-        weights="trained" if trained else "random",
+        weights="trained" if is_trained(preset) else "random",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 

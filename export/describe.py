@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cn2 import __version__
 from cn2.runtime.canvas import CanvasRule
-from cn2.runtime.manifest import Manifest
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
@@ -51,6 +51,7 @@ def describe(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     proposals: int | None = None,
+    ops: OperatorForm = DEFAULT_OPS,
 ) -> Manifest:
     """The manifest of a detector.
 
@@ -60,6 +61,7 @@ def describe(
         size: the only canvas (height, width) in pixels; None: the preset's rule.
         batch: pictures a run; None: any number.
         proposals: first-stage boxes per picture; None: the config's.
+        ops: the form of our operators, docs/operators.md.
     Raises:
         ValueError: size is no multiple of the divisor; batch or proposals is below 1; proposals of
             a detector without a second stage.
@@ -80,6 +82,7 @@ def describe(
             fixed=size,
         ),
         batch=batch,
+        ops=ops,
         proposals=_proposals(model, proposals),
         detections=limits.detections,
         strides=tuple(2**level for level in model.neck.levels),

@@ -16,12 +16,14 @@ import torch
 from torch.export import Dim
 
 from cn2.runtime.errors import OutputError
-from cn2.runtime.manifest import Manifest
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
 
 from .describe import Origin, describe
-from .operators import OPSET, standard_translations
+from .operators.fused import FusedOperators
+from .operators.onnx import OPSET
+from .operators.standard import standard_translations
 
 INPUTS = ("images", "image_sizes", "score_threshold")
 OUTPUTS = ("num_detections", "boxes", "scores", "classes")
@@ -38,9 +40,10 @@ def export_onnx(
     size: tuple[int, int] | None = None,
     batch: int | None = None,
     proposals: int | None = None,
+    ops: OperatorForm = DEFAULT_OPS,
     origin: Origin | None = None,
 ) -> Manifest:
-    """Write a detector as one ONNX file of standard operators; it appears whole or not at all.
+    """Write a detector as one ONNX file; it appears whole or not at all.
 
     The same checkpoint and tools give the same bytes.
 
@@ -52,6 +55,7 @@ def export_onnx(
             of the divisor.
         batch: the only number of pictures that a run takes; None: any.
         proposals: first-stage boxes per picture for the second stage; None: the config's.
+        ops: "standard": standard operators alone; "fused": ours too, each with a body of those.
         origin: where the weights come from, for the manifest.
     Returns:
         The manifest inside the file.
@@ -59,7 +63,7 @@ def export_onnx(
         OutputError: the file cannot be written.
         ValueError: size, batch or proposals that no file can have.
     """
-    manifest = describe(config, origin=origin, size=size, batch=batch, proposals=proposals)
+    manifest = describe(config, origin=origin, size=size, batch=batch, proposals=proposals, ops=ops)
     check_writable(path)
     proto = to_onnx(model, manifest)
     onnx.checker.check_model(proto, full_check=True)
@@ -80,6 +84,9 @@ def to_onnx(model: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
 
 
 def _translate(detector: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
+    """The graph as torch writes it, and the functions that it calls."""
+    fused = FusedOperators()
+    table = fused.translations() if manifest.ops == "fused" else standard_translations()
     canvas = manifest.canvas
     height, width = canvas.fixed or _example_size(manifest)
     batch = manifest.batch or EXAMPLE_BATCH
@@ -106,12 +113,14 @@ def _translate(detector: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
             input_names=INPUTS,
             output_names=OUTPUTS,
             dynamic_shapes=(images, sizes, {}),
-            custom_translation_table=standard_translations(),
+            custom_translation_table=table,
             external_data=False,
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    proto: onnx.ModelProto = program.model_proto
+    proto.functions.extend(fused.functions)  # not earlier: the exporter's optimiser inlines them
+    return proto
 
 
 def _example_size(manifest: Manifest) -> tuple[int, int]:

@@ -22,7 +22,7 @@ Argument, Option = typer.Argument, typer.Option
 Model = Annotated[
     Path, Argument(metavar="MODEL", help="A .onnx file of cn2 export, or a .safetensors (torch).")
 ]
-Backend = Annotated[str, Option(help="auto, onnxruntime, torch.", metavar="NAME")]
+Backend = Annotated[str, Option(help="auto, onnxruntime, native, torch.", metavar="NAME")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, …", metavar="NAME")]
 Threads = Annotated[
     int | None,

@@ -13,11 +13,11 @@ from typing import Any, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from .backends.base import Backend, RawDetections, check_score_threshold
+from .backends.base import Backend, PictureBackend, RawDetections, check_score_threshold
 from .backends.opening import open_backend
 from .detections import Detections
 from .manifest import Manifest
-from .pictures import MAX_PIXELS, Picture, open_picture
+from .pictures import MAX_PIXELS, Picture, open_anywhere, open_picture
 from .preprocess import PlacedPicture, place_picture, stack_pictures
 
 AnyPicture = TypeVar("AnyPicture", bound=Picture)  # so that a list[str] is as good as list[Picture]
@@ -55,6 +55,10 @@ class Detector:
 
     `detector(picture)` takes a path or an (H, W, 3) uint8 RGB array and returns `Detections`; a
     list gives a list, in order. A picture's result does not depend on the others of its list.
+
+    An array is numpy's or any other library's that offers DLPack or the array interface; host
+    memory is not copied. Arrays in CUDA memory (torch, CuPy, PyCUDA, …) go to the backend `native`
+    on the same device; other backends refuse them.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Detector:
         self.backend = backend
         self.max_pixels = max_pixels
         self.max_batch = backend.manifest.batch or max_batch
+        self._takes_whole = backend if isinstance(backend, PictureBackend) else None
 
     @classmethod
     def open(
@@ -87,12 +92,14 @@ class Detector:
 
         Args:
             path: `.onnx`, or `.safetensors` where torch is installed.
-            backend: "onnxruntime", "torch", or "auto": by the file's suffix.
+            backend: "onnxruntime", "native" (libcn2), "torch", or "auto": by the file's suffix,
+                onnxruntime for `.onnx`.
             device: "cpu", "cuda", "cuda:1", or "auto": CUDA where it works, else the CPU.
             options: the backend's own, for example `threads=2`.
         Raises:
             ModelFormatError: no such file, torn, not ours, or newer than this package.
             BackendUnavailableError: the backend's library or the device is not here.
+            PluginError: libcn2 cannot be loaded, or is of another version.
         """
         opened = open_backend(Path(path), backend, device, **options)
         return cls(opened, max_pixels=max_pixels, max_batch=max_batch)
@@ -119,8 +126,8 @@ class Detector:
             score_threshold: keep detections above it; default: the model's own.
         Raises:
             PictureError: a file cannot be read.
-            ValueError: an array is not (H, W, 3) uint8, or the threshold is below the model's
-                lowest or above 1.
+            ValueError: an array is not (H, W, 3) uint8, or lies where the backend cannot read it;
+                the threshold is below the model's lowest or above 1.
             TypeError: neither picture nor list of pictures; a threshold that is no number.
             InferenceError: the backend's library failed, for want of memory for one.
         """
@@ -134,6 +141,8 @@ class Detector:
         """As `detector(pictures)`, and where the time went."""
         check_score_threshold(self.manifest, score_threshold)
         timings = Timings()
+        if self._takes_whole is not None:
+            return self._detect_whole(self._takes_whole, pictures, score_threshold, timings)
         found: list[Detections | None] = [None] * len(pictures)
         waiting: dict[tuple[int, ...], list[tuple[int, PlacedPicture]]] = {}
 
@@ -155,6 +164,28 @@ class Detector:
         for group in filter(None, waiting.values()):
             run(group)
         return [result for result in found if result is not None], timings
+
+    def _detect_whole(
+        self,
+        backend: PictureBackend,
+        pictures: Sequence[Picture],
+        score_threshold: float | None,
+        timings: Timings,
+    ) -> tuple[list[Detections], Timings]:
+        found: list[Detections] = []
+        for start in range(0, len(pictures), self.max_batch):
+            with timings.measure("decode"):
+                opened = [
+                    open_anywhere(picture, max_pixels=self.max_pixels)
+                    for picture in pictures[start : start + self.max_batch]
+                ]
+            with timings.measure("postprocess"):  # and what no stage of the backend accounts for
+                results, stages = backend.detect(opened, score_threshold)
+            found += results
+            timings.preprocess_ms += stages.preprocess_ms
+            timings.inference_ms += stages.inference_ms
+            timings.postprocess_ms -= stages.preprocess_ms + stages.inference_ms
+        return found, timings
 
     def _infer(
         self, placed: list[PlacedPicture], score_threshold: float | None, timings: Timings

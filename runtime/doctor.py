@@ -18,6 +18,8 @@ from .reports import TEXT_WIDTH, format_table
 BACKENDS = (
     ("onnxruntime", "cpu", ".onnx", ("onnxruntime", "onnxruntime-gpu")),
     ("onnxruntime", "cuda", ".onnx", ("onnxruntime-gpu", "onnxruntime")),
+    ("native", "cpu", ".onnx", ()),  # its probe tells the version
+    ("native", "cuda", ".onnx", ()),
     ("torch", "cpu", ".safetensors", ("torch",)),
     ("torch", "cuda", ".safetensors", ("torch",)),
 )
@@ -48,6 +50,7 @@ def diagnose() -> dict[str, Any]:
         "cores": cpu_cores(),
         "memory_mb": memory_mb(),
         "backends": [_backend_row(*row) for row in BACKENDS],
+        "fused_operators": fused_operators(),
         "commands": [_command_row(*row) for row in COMMAND_NEEDS],
         "notices": notices(),
     }
@@ -56,6 +59,11 @@ def diagnose() -> dict[str, Any]:
 def backends_for(suffix: str) -> list[dict[str, Any]]:
     """The backends that read files of a suffix, tried."""
     return [_backend_row(*row) for row in BACKENDS if row[2] == suffix]
+
+
+def fused_operators() -> dict[str, Any]:
+    """Whether ONNX Runtime runs fused operators by our kernels here, tried."""
+    return {"reason": None, "fix": None, **run_probe("operators", "cpu")}
 
 
 def _backend_row(
@@ -123,6 +131,8 @@ def doctor_text(report: dict[str, Any]) -> str:
         "",
         backends_text(report["backends"]),
         "",
+        _wrap("fused operators: ", operators_text(report["fused_operators"])),
+        "",
         _commands_text(report["commands"]),
     ]
     lines += ["", *(_wrap("notice: ", notice) for notice in report["notices"])]
@@ -143,6 +153,13 @@ def backends_text(backends: Sequence[dict[str, Any]]) -> str:
         if not row["works"]
     ]
     return "\n".join([table, *([""] if reasons else []), *reasons])
+
+
+def operators_text(row: dict[str, Any]) -> str:
+    """What runs fused operators in ONNX Runtime on the CPU, and if not our kernels, why not."""
+    if row["works"]:
+        return "our kernels run them in onnxruntime on the CPU"
+    return f"onnxruntime runs their standard form: {row['reason']}; {row['fix']}"
 
 
 def _commands_text(commands: Sequence[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ Exception
 └── Cn2Error                       each message is one line: expected, got, what to do
     ├── ModelFormatError           the model file is torn, not ours, or newer than this package
     ├── BackendUnavailableError    the library or device that was asked for is not here
+    ├── PluginError                a native library cannot be loaded, or is of another version
     ├── InferenceError             the library failed while it ran the model
     ├── PictureError               a picture cannot be read, or is refused before decoding
     ├── AnnotationError            a COCO annotation or result file breaks the format
@@ -26,6 +27,10 @@ class ModelFormatError(Cn2Error):
 
 class BackendUnavailableError(Cn2Error):
     """The library or device that was asked for is not here."""
+
+
+class PluginError(Cn2Error):
+    """A native library of this package cannot be loaded, or its ABI is another one."""
 
 
 class InferenceError(Cn2Error):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from .backends.onnx_header import TornError, read_metadata
-from .doctor import backends_for, backends_text
+from .doctor import backends_for, backends_text, fused_operators, operators_text
 from .errors import ModelFormatError
 from .manifest import manifest_from_metadata
 from .onnx_summary import summarize_onnx
@@ -51,7 +51,8 @@ def _inspect_onnx(path: Path) -> dict[str, Any]:
         graph = summarize_onnx(path)
     except (TornError, ValueError, StopIteration) as error:
         raise ModelFormatError(f"{path}: its graph cannot be read ({error})") from error
-    return {"manifest": asdict(manifest), "graph": asdict(graph)}
+    found = {"manifest": asdict(manifest), "graph": asdict(graph)}
+    return found | ({"fused_operators": fused_operators()} if manifest.ops == "fused" else {})
 
 
 def _inspect_checkpoint(path: Path) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _wrap(label: str, text: str, indent: int) -> str:
 
 
 def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
-    manifest, graph = report["manifest"], report["graph"]
+    manifest, graph, fused = report["manifest"], report["graph"], "fused_operators" in report
     tools = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     return {
         "preset": manifest["preset"],
@@ -175,6 +176,7 @@ def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
         "precision": manifest["precision"],
         "parameters": f"{graph['parameters'] / 1e6:.2f} M",
         "operators": f"{manifest['ops']}, opset {graph['opset']}; {_operators(graph['operators'])}",
+        **({"fused here": operators_text(report["fused_operators"])} if fused else {}),
         "proposals": f"{manifest['proposals'] or 'none'}, at most {manifest['detections']} "
         "detections",
         "score": f"{manifest['score_rule']}, above {manifest['score_threshold']:g} "

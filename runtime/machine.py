@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -49,6 +50,15 @@ def peak_rss_mb() -> float | None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024  # the others count KiB
     return round(peak * unit / 1e6, 1)
+
+
+def has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver is installed; it may still have no device."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def package_version(name: str) -> str | None:

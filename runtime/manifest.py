@@ -16,6 +16,10 @@ FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest i
 # How a score comes about: root of P(class) times the root of P(object), their product, or P(class)
 # as the heat map of a detector without a second stage has it.
 ScoreRule = Literal["sqrt", "product", "heatmap"]
+OperatorForm = Literal[
+    "standard", "fused"
+]  # of the steps with operators of ours: docs/operators.md
+DEFAULT_OPS: OperatorForm = "standard"  # of an export
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
 
@@ -32,7 +36,7 @@ class Manifest:
     canvas: CanvasRule
     batch: int | None = None  # pictures a run; None: any number
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    ops: Literal["standard", "fused"] = "standard"
+    ops: OperatorForm = "standard"
     proposals: int | None  # first-stage boxes per picture; None: there is no second stage
     detections: int  # most detections per picture
     strides: tuple[int, ...]  # of the pyramid levels, pixels per cell, fine to coarse

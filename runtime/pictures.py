@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import AnyArray, DevicePicture, as_array
 from .errors import PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-Picture: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any]
+Picture: TypeAlias = str | os.PathLike[str] | AnyArray
 
 MAX_PIXELS = 100_000_000  # default limit of width times height; 300 MB decoded
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP")  # Pillow's names
@@ -45,20 +46,33 @@ _pillow_limit = threading.Lock()
 
 
 def open_picture(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Read a picture.
+    """Read a picture into host memory.
 
     Args:
-        picture: a file's path, or an (H, W, 3) uint8 RGB array, which is returned as it is.
+        picture: a file's path, or an (H, W, 3) uint8 RGB array, which is returned as it is, or as
+            numpy's view of its memory where it is another library's.
         max_pixels: refuse a file of more pixels, before decoding it.
     Returns:
         (H, W, 3) RGB.
     Raises:
         PictureError: no such file, not a picture, torn, or too large; the message names the file.
-        ValueError: an array of another shape or type, or without pixels.
+        ValueError: an array of another shape or type, without pixels, or in CUDA memory.
         TypeError: neither path nor array.
     """
-    if isinstance(picture, np.ndarray):
-        return _check_array(picture)
+    found = open_anywhere(picture, max_pixels=max_pixels)
+    if isinstance(found, DevicePicture):
+        raise ValueError(
+            "picture: expected a path or an array in host memory, got one in CUDA memory; copy it "
+            "(torch: .cpu(), CuPy and PyCUDA: .get()), or open the model with backend='native'"
+        )
+    return found
+
+
+def open_anywhere(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Pixels | DevicePicture:
+    """As `open_picture`, but an array in CUDA memory stays there."""
+    array = as_array(picture)
+    if array is not None:
+        return array if isinstance(array, DevicePicture) else _check_array(array)
     if not isinstance(picture, (str, os.PathLike)):
         raise TypeError(
             f"picture: expected a path or an (H, W, 3) uint8 array, got {type(picture).__name__}"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cn2.export.operators import OPSET, standard_translations
+from cn2.export.operators.onnx import OPSET
+from cn2.export.operators.standard import standard_translations
 
 Run = Callable[..., list[NDArray[Any]]]
 
@@ -30,7 +33,7 @@ class Call(nn.Module):
 def through_onnx(
     function: Callable[..., Any], examples: tuple[Tensor, ...], free: tuple[tuple[int, ...], ...]
 ) -> tuple[Run, list[str]]:
-    """Export a function of tensors.
+    """Export a function of tensors, of standard operators.
 
     Args:
         function: tensors in, tensor or tensors out.
@@ -39,6 +42,18 @@ def through_onnx(
     Returns:
         What runs the graph on tensors, and the types of its nodes.
     """
+    proto = to_graph(function, examples, free, standard_translations())
+    assert {node.domain for node in proto.graph.node} == {""}
+    return session_of(proto), [node.op_type for node in proto.graph.node]
+
+
+def to_graph(
+    function: Callable[..., Any],
+    examples: tuple[Tensor, ...],
+    free: tuple[tuple[int, ...], ...],
+    table: dict[Callable[..., Any], Callable[..., Any]],
+) -> onnx.ModelProto:
+    """The graph that a table of translations gives; see `through_onnx`."""
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free)
     program = torch.onnx.export(
         Call(function).eval(),
@@ -46,14 +61,21 @@ def through_onnx(
         dynamo=True,
         opset_version=OPSET,
         dynamic_shapes=(shapes,),
-        custom_translation_table=standard_translations(),
+        custom_translation_table=table,
         verbose=False,
     )
     assert program is not None
-    proto = program.model_proto
-    assert {node.domain for node in proto.graph.node} == {""}
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+def session_of(proto: onnx.ModelProto, library: Path | None = None) -> Run:
+    """What runs a graph on tensors, with a library of operators or without."""
+    options = onnxruntime.SessionOptions()
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [value.name for value in session.get_inputs()]
 
@@ -62,7 +84,7 @@ def through_onnx(
         outputs: list[NDArray[Any]] = session.run(None, feeds)
         return outputs
 
-    return run, [node.op_type for node in proto.graph.node]
+    return run
 
 
 def assert_identical(found: list[NDArray[Any]], expected: Any) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
+from cn2.runtime.backends.native import find_onnxruntime
 from cn2.runtime.cli import COMMANDS
 from cn2.trainer.commands import choose_config
+from native_libraries import built_library, compile_c, needs_library
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +37,24 @@ def test_the_python_example_prints_what_the_readme_says(nano_onnx: Path, tmp_pat
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert run.stdout.split() == printed.split()
+
+
+@needs_library("cn2")
+def test_the_c_example_prints_what_the_readme_says(nano_onnx: Path, tmp_path: Path) -> None:
+    scene = ROOT / "runtime" / "bundled" / "pictures" / "scene_1900000002.jpg"
+    Image.open(scene).save(tmp_path / "scene.ppm")
+    folder, runtime = built_library("cn2").parent, find_onnxruntime()
+    assert runtime is not None
+    flags = (f"-L{folder}", "-lcn2", f"-Wl,-rpath,{folder}")
+    program = compile_c(ROOT / "examples" / "c" / "detect.c", tmp_path / "detect", *flags)
+    run = subprocess.run(
+        [program, nano_onnx, tmp_path / "scene.ppm", "0.5"],
+        env={"CN2_ONNXRUNTIME": str(runtime)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == blocks("text")[1]
 
 
 def cn2_commands(text: str) -> list[list[str]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import DevicePicture
+from ..detections import Detections
 from ..errors import ModelFormatError
 from ..manifest import Manifest
+from ..pictures import Pixels
 
 
 class RawDetections(NamedTuple):
@@ -28,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """The library: "onnxruntime", "torch"."""
+        """The library: "onnxruntime", "native", "torch"."""
 
     @property
     def device(self) -> str:
@@ -52,6 +57,42 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give memory back; the backend is of no use afterwards. May be called twice."""
+
+
+class StageTimes(NamedTuple):
+    """Where the time inside a backend went, milliseconds."""
+
+    preprocess_ms: float  # resize, canvas
+    inference_ms: float  # the graph
+    postprocess_ms: float  # boxes to the pictures' own pixels
+
+
+@runtime_checkable
+class PictureBackend(Backend, Protocol):
+    """A backend that resizes pictures itself; `Detector` then hands them to it whole."""
+
+    def detect(
+        self,
+        pictures: Sequence[Pixels | DevicePicture],
+        score_threshold: float | None = None,
+    ) -> tuple[list[Detections], StageTimes]:
+        """Find the objects in each of some pictures, of any sizes.
+
+        Args:
+            pictures: in host memory, rows of any pitch, or in that of the backend's device.
+            score_threshold: keep detections above it; None: the model's own.
+        Raises:
+            ValueError: a picture lies on another CUDA device than the model.
+            BackendUnavailableError: a picture is in CUDA memory, and the model is not on CUDA.
+        """
+
+
+def check_options(device: str, threads: int | None) -> None:
+    """Raise ValueError unless a backend can be opened with these."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: expected at least 1, got {threads}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:<number>, got {device!r}")
 
 
 def check_inputs(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +13,15 @@ import numpy.typing as npt
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError
 from ..manifest import Manifest, manifest_from_metadata
-from .base import RawDetections, check_inputs, check_outputs, check_score_threshold
+from .base import (
+    RawDetections,
+    check_inputs,
+    check_options,
+    check_outputs,
+    check_score_threshold,
+)
 from .onnx_header import read_metadata
+from .ort_operators import add_operators
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession  # type: ignore[import-untyped]
@@ -39,20 +45,33 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(
-        self, session: InferenceSession, manifest: Manifest, device: str, path: Path
+        self,
+        session: InferenceSession,
+        manifest: Manifest,
+        device: str,
+        path: Path,
+        *,
+        fused: bool = False,
     ) -> None:
         self.manifest = manifest
         self.device = device
+        self.fused = fused  # whether our kernels run
         self._path = path
         self._session: InferenceSession | None = session
-        self._run_options = _import_onnxruntime().RunOptions()
+        self._run_options = import_onnxruntime().RunOptions()
         self._run_options.log_severity_level = 4  # what fails is raised; not logged as well
         optional = {value.name for value in session.get_overridable_initializers()}
         self._takes_threshold = "score_threshold" in optional
 
     @classmethod
     def open(
-        cls, path: Path, *, device: str = "auto", threads: int | None = None, tf32: bool = False
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        tf32: bool = False,
+        fused: bool | None = None,
     ) -> Self:
         """Open a file of `cn2 export`.
 
@@ -60,16 +79,21 @@ class OnnxRuntimeBackend:
             device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
             threads: CPU threads of one operator; None: one per core.
             tf32: let CUDA round the factors of products to 10 bits; faster, off by 1e-3.
+            fused: run fused operators by the kernels of libcn2_ort_ops; None: where it is here, the
+                file has some and the device is the CPU.
         Raises:
             ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says.
             BackendUnavailableError: onnxruntime is not installed, or CUDA was asked for and does
-                not work.
+                not work; `fused` was asked for, and there is no library or CPU.
+            PluginError: `fused` was asked for, and the library does not load or fit.
         """
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
+        check_options(device, threads)
         manifest = manifest_from_metadata(read_metadata(path), str(path))
         providers = _providers(device, tf32)
-        session = _open_session(path, providers, threads)
+        options = _session_options(threads)
+        on_cpu = providers == [CPU]
+        kernels = add_operators(options, manifest, path, on_cpu=on_cpu, wanted=fused)
+        session = _open_session(path, providers, options)
         used = session.get_providers()[0]
         if device.startswith("cuda") and used != CUDA:
             raise BackendUnavailableError(
@@ -78,8 +102,12 @@ class OnnxRuntimeBackend:
             )
         _check_graph(session, manifest, path)
         where = "cpu" if used == CPU else f"cuda:{_cuda_number(device)}"
-        logger.info("%s: onnxruntime on %s", path, where)
-        return cls(session, manifest, where, path)
+        ways = {
+            "standard": "",
+            "fused": f", fused operators by {'kernels' if kernels else 'bodies'}",
+        }
+        logger.info("%s: onnxruntime on %s%s", path, where, ways[manifest.ops])
+        return cls(session, manifest, where, path, fused=kernels)
 
     def infer(
         self,
@@ -119,9 +147,7 @@ class OnnxRuntimeBackend:
 
 def _providers(device: str, tf32: bool) -> list[Any]:
     """The execution providers to ask for, best first."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:<number>, got {device!r}")
-    ort = _import_onnxruntime()
+    ort = import_onnxruntime()
     has_cuda = CUDA in ort.get_available_providers()
     if device.startswith("cuda") and not has_cuda:
         raise BackendUnavailableError(
@@ -130,7 +156,7 @@ def _providers(device: str, tf32: bool) -> list[Any]:
         )
     if device == "cpu" or not has_cuda:
         return [CPU]
-    _load_cuda_libraries(ort)
+    load_cuda_libraries(ort)
     options = {
         "device_id": _cuda_number(device),
         "use_tf32": int(tf32),
@@ -139,7 +165,7 @@ def _providers(device: str, tf32: bool) -> list[Any]:
     return [(CUDA, options), CPU]
 
 
-def _load_cuda_libraries(ort: Any) -> None:
+def load_cuda_libraries(ort: Any) -> None:
     """Load CUDA and cuDNN out of pip's nvidia packages, which are on no library path."""
     preload = getattr(ort, "preload_dlls", None)  # onnxruntime >= 1.21
     if preload is None:
@@ -155,7 +181,8 @@ def _cuda_number(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """The module; BackendUnavailableError, naming the extra, where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -165,12 +192,16 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open_session(path: Path, providers: list[Any], threads: int | None) -> InferenceSession:
-    ort = _import_onnxruntime()
-    options = ort.SessionOptions()
+def _session_options(threads: int | None) -> Any:
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors only
     if threads is not None:
         options.intra_op_num_threads = threads
+    return options
+
+
+def _open_session(path: Path, providers: list[Any], options: Any) -> InferenceSession:
+    ort = import_onnxruntime()
     try:
         session: InferenceSession = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own

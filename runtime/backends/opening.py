@@ -8,30 +8,38 @@ from typing import Any
 from ..errors import BackendUnavailableError, ModelFormatError
 from .base import Backend
 
-READERS = {".onnx": "onnxruntime", ".safetensors": "torch"}  # which backend reads which file
+# Which backends read which file; the first is the one that "auto" takes.
+READERS = {".onnx": ("onnxruntime", "native"), ".safetensors": ("torch",)}
+NAMES = tuple(name for names in READERS.values() for name in names)
 
 
 def open_backend(
     path: Path, backend: str = "auto", device: str = "auto", **options: Any
 ) -> Backend:
     """Open a model file; see `Detector.open`."""
-    if backend not in ("auto", *READERS.values()):
-        raise ValueError(f"backend: expected auto, onnxruntime or torch, got {backend!r}")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    if backend not in ("auto", *NAMES):
+        raise ValueError(f"backend: expected auto, {', '.join(NAMES)}, got {backend!r}")
+    readers = READERS.get(path.suffix.lower())
+    if readers is None:
         raise ModelFormatError(
             f"{path}: expected a model file ({', '.join(READERS)}), got {path.suffix or 'none'!r}"
         )
-    if backend not in ("auto", reader):
-        wanted = next(suffix for suffix, name in READERS.items() if name == backend)
+    if backend not in ("auto", *readers):
+        wanted = next(suffix for suffix, names in READERS.items() if backend in names)
         raise ModelFormatError(f"{path}: the backend {backend} reads {wanted} files only")
     if not path.is_file():
         raise ModelFormatError(f"{path}: no such file")
-    if reader == "torch":
-        return _open_torch(path, device, **options)
-    from .onnxruntime import OnnxRuntimeBackend
+    match readers[0] if backend == "auto" else backend:
+        case "onnxruntime":
+            from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend.open(path, device=device, **options)
+            return OnnxRuntimeBackend.open(path, device=device, **options)
+        case "native":
+            from .native import NativeBackend
+
+            return NativeBackend.open(path, device=device, **options)
+        case _:
+            return _open_torch(path, device, **options)
 
 
 def _open_torch(path: Path, device: str, **options: Any) -> Backend:

@@ -72,7 +72,7 @@ def regression_names(graph: GraphProto) -> Iterator[str]:
 
 
 def proposal_names(graph: GraphProto) -> list[str]:
-    """Boxes and scores of the first suppression, see `cn2.export.operators.proposal_nms`."""
+    """Boxes and scores of the first suppression, see `export.operators.suppression`."""
     suppression = next(node for node in graph.node if node.op_type == "NonMaxSuppression")
     rows = only_reader(graph, suppression.output[0], "Gather").output[0]
     gathered = readers(graph, rows, "GatherND")

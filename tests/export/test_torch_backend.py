@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from backend_contract import BackendContract
 from cn2.export.describe import LOWEST_SCORE_THRESHOLD, describe
 from cn2.export.torch_backend import TorchBackend
 from cn2.runtime import Detector
+from cn2.runtime.backends.base import Backend
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError
 from cn2.trainer.checkpoint import save_checkpoint
 from exported import canvases, lively_detector
@@ -28,6 +30,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path, lively_detector(config), config, license="CC0-1.0", provenance="seed 0 of a test"
     )
     return path
+
+
+class TestTorch(BackendContract):
+    batch_noise = 0.01
+
+    @pytest.fixture
+    def backend(self, checkpoint: Path) -> Backend:
+        return TorchBackend.open(checkpoint, device="cpu")
 
 
 def test_detector_opens_a_checkpoint(checkpoint: Path) -> None:

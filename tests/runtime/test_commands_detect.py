@@ -403,7 +403,7 @@ def test_a_bad_model_is_one_line_for_every_command(
         (["--score", "7"], "Invalid value for '--score'"),
         (["--batch", "0"], "Invalid value for '--batch'"),
         (["--threads", "0"], "Invalid value for '--threads'"),
-        (["--backend", "tensorrt"], "backend: expected auto, onnxruntime or torch"),
+        (["--backend", "tensorrt"], "backend: expected auto, onnxruntime, native, torch"),
         (["--device", "gpu"], "device: expected auto, cpu, cuda"),
         (["--device", "cuda"], "device 'cuda'"),  # asked for by name: no silent fallback
     ],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
 from cn2.runtime import doctor, probe
 from command_line import cn2
+from native_libraries import needs_library
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,7 +34,7 @@ def test_a_probe_that_hangs_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_cuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_has_driver", lambda: False)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: False)
     for backend in probe.PROBES:
         answer = probe.probe(backend, "cuda")
         assert answer["works"] is False
@@ -61,7 +65,7 @@ def test_cuda_that_onnxruntime_lacks_or_cannot_load(
     fake.get_available_providers = lambda: providers
     fake.InferenceSession = FakeSession
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(probe, "_has_driver", lambda: True)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: True)
     answer = probe.probe("onnxruntime", "cuda")
     assert (answer["works"], answer["reason"]) == (False, reason)
     assert answer["fix"]
@@ -80,7 +84,7 @@ def test_cuda_that_torch_lacks(
         __version__="2.0",
     )
     monkeypatch.setattr(probe.importlib, "import_module", lambda _: fake)
-    monkeypatch.setattr(probe, "_has_driver", lambda: True)
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: True)
     answer = probe.probe("torch", "cuda")
     assert (answer["works"], answer["reason"]) == (False, reason)
 
@@ -98,17 +102,82 @@ def test_a_missing_library_names_the_pip_line(
     assert f"No module named {backend!r}" in answer["reason"]
 
 
+def test_native_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    answer = doctor.run_probe("native", "cpu")
+    assert (answer["works"], answer["reason"]) == (False, "libcn2 is not here")
+    assert answer["fix"].startswith("make native in a source tree, or install a wheel")
+    (tmp_path / "libcn2.so").write_text("no library")
+    answer = doctor.run_probe("native", "cpu")
+    assert answer["reason"].startswith(f"{tmp_path}/libcn2.so: cannot be loaded (")
+    assert answer["fix"] == "run make native again, or install the package again"
+
+
+@needs_library("cn2")
+def test_native_works_on_this_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cn2 import __version__
+
+    assert doctor.run_probe("native", "cpu") == {"works": True, "version": __version__}
+    monkeypatch.setenv("CN2_ONNXRUNTIME", str(tmp_path / "none.so"))
+    answer = doctor.run_probe("native", "cpu")
+    assert answer["works"] is False
+    assert answer["reason"].endswith("/none.so")
+    assert answer["fix"].startswith("pip install onnxruntime, or set CN2_ONNXRUNTIME")
+
+
+@needs_library("cn2")
+def test_native_whose_onnxruntime_has_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "has_cuda_driver", lambda: True)
+    answer = probe.probe("native", "cuda")
+    assert (answer["works"], answer["fix"]) == (False, probe.CUDA_FIX)
+    assert "cannot use CUDA" in answer["reason"]
+
+
+def test_operators_whose_library_was_not_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    answer = doctor.run_probe("operators", "cpu")
+    assert (answer["works"], answer["reason"]) == (False, "libcn2_ort_ops is not here")
+    assert answer["fix"].startswith("make native in a source tree")
+    (tmp_path / "libcn2_ort_ops.so").write_text("no library")
+    answer = doctor.run_probe("operators", "cpu")
+    assert answer["reason"].startswith(f"{tmp_path}/libcn2_ort_ops.so: cannot be loaded (")
+    assert answer["fix"] == "run make native again, or install the package again"
+
+
+@needs_library("cn2_ort_ops")
+def test_operators_work_on_this_cpu() -> None:
+    assert doctor.run_probe("operators", "cpu") == {"works": True}
+    row = doctor.fused_operators()
+    assert row == {"works": True, "reason": None, "fix": None}
+    assert doctor.operators_text(row) == "our kernels run them in onnxruntime on the CPU"
+
+
+def test_the_probes_model_of_an_operator_is_what_it_says() -> None:
+    model = onnx.load_model_from_string(probe.OPERATOR_MODEL)
+    (node,) = model.graph.node
+    assert (node.domain, node.op_type, len(model.functions)) == ("cn2", "ProposalNMS", 0)
+
+
+def test_the_probes_model_is_the_tests_tiny_one(tmp_path: Path) -> None:
+    written = write_tiny_onnx(tmp_path / "m.onnx")
+    assert onnx.load(written) == onnx.load(probe.PROBE_MODEL)
+
+
 def test_json(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
     answers = {"cpu": {"works": True}, "cuda": {"works": False, "reason": "none", "fix": "buy"}}
     monkeypatch.setattr(doctor, "run_probe", lambda backend, device: answers[device])
     found = cn2(capfd, "doctor", "--json", "-").json()
     assert set(found) == {
         *("versions", "platform", "cpu", "cores", "memory_mb"),
-        *("backends", "commands", "notices"),
+        *("backends", "fused_operators", "commands", "notices"),
     }
     assert [(row["backend"], row["device"], row["works"]) for row in found["backends"]] == [
         ("onnxruntime", "cpu", True),
         ("onnxruntime", "cuda", False),
+        ("native", "cpu", True),
+        ("native", "cuda", False),
         ("torch", "cpu", True),
         ("torch", "cuda", False),
     ]

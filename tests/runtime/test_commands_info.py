@@ -98,9 +98,11 @@ def test_json_of_an_onnx_file(tmp_path: Path, capfd: Capture) -> None:
         "score_threshold": "float32 [], optional",
     }
     assert found["graph"]["outputs"]["boxes"] == "float32 [B, 2, 4]"
-    assert [(row["device"], row["works"]) for row in found["runs_here"]] == [
-        ("cpu", True),
-        ("cuda", False),
+    assert [(row["backend"], row["device"], row["works"]) for row in found["runs_here"]] == [
+        ("onnxruntime", "cpu", True),
+        ("onnxruntime", "cuda", False),
+        ("native", "cpu", True),
+        ("native", "cuda", False),
     ]
 
 
@@ -114,6 +116,19 @@ def test_text_of_an_onnx_file(tmp_path: Path, capfd: Capture) -> None:
     for part in ("any", "CC0-1.0", "a test", "lowest 0.01", "uint8 [B, H, W, 3]", "23 nodes"):
         assert part in out
     assert max(map(len, out.replace(str(path), "a.onnx").splitlines())) <= 80
+
+
+def test_fused_operators_say_what_runs_them(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tiny_onnx(tmp_path / "a.onnx", make_manifest(ops="fused"))
+    row = {"works": False, "reason": "it is not here", "fix": "make it"}
+    monkeypatch.setattr(doctor, "run_probe", lambda backend, device: row)
+    ran = cn2(capfd, "info", path, "--json", "-")
+    assert ran.json()["fused_operators"] == row
+    out = " ".join(cn2(capfd, "info", path).out.split())
+    assert "operators fused, opset 18;" in out
+    assert "fused here onnxruntime runs their standard form: it is not here; make it" in out
 
 
 def test_a_fixed_canvas_is_said(tmp_path: Path, capfd: Capture) -> None:
@@ -230,7 +245,8 @@ def test_a_graph_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: Capture)
 
 
 def test_doctor_knows_every_kind_of_model_file() -> None:
-    assert {row[2] for row in doctor.BACKENDS} == set(READERS)
+    known = {(row[2], row[0]) for row in doctor.BACKENDS}
+    assert known == {(suffix, name) for suffix, names in READERS.items() for name in names}
 
 
 def test_json_makes_its_folders(tmp_path: Path, capfd: Capture) -> None:

@@ -266,7 +266,7 @@ def test_wrong_arguments() -> None:
             "model.onnx",
             "tensorrt",
             ValueError,
-            "expected auto, onnxruntime or torch, got 'tensorrt'",
+            "expected auto, onnxruntime, native, torch, got 'tensorrt'",
         ),
     ],
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from backend_contract import BackendContract
 from cn2.runtime.backends.base import Backend, RawDetections, check_outputs
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -29,88 +29,18 @@ from tiny_onnx import SECOND_BOX, tiny_model, write_tiny_onnx
 FIXED = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="linear", fixed=(64, 96))
 
 
-def open_onnx(path: Path) -> Backend:
-    return OnnxRuntimeBackend.open(write_tiny_onnx(path), device="cpu")
+class TestOnnxRuntime(BackendContract):
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Iterator[Backend]:
+        backend = OnnxRuntimeBackend.open(write_tiny_onnx(tmp_path / "m.onnx"), device="cpu")
+        yield backend
+        backend.close()
 
 
-def open_fake(_: Path) -> Backend:
-    return FakeBackend()
-
-
-@pytest.mark.parametrize("open_backend", [open_onnx, open_fake], ids=["onnxruntime", "fake"])
-class TestContract:
-    """What every backend does."""
-
-    def images(self, count: int = 1) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        return rng.integers(0, 256, (count, 64, 96, 3), dtype=np.uint8)
-
-    def sizes(self, count: int = 1) -> np.ndarray:
-        return np.array([[64 - index, 90] for index in range(count)], np.int32)
-
-    def test_shapes_and_types(
-        self, open_backend: Callable[[Path], Backend], tmp_path: Path
-    ) -> None:
-        backend = open_backend(tmp_path / "m.onnx")
-        raw = backend.infer(self.images(3), self.sizes(3))
-        rows = raw.scores.shape[1]
-        shapes = [(value.shape, value.dtype) for value in raw]
-        assert shapes == [
-            ((3,), np.int32),
-            ((3, rows, 4), np.float32),
-            ((3, rows), np.float32),
-            ((3, rows), np.int32),
-        ]
-        for row, count in enumerate(raw.num_detections):
-            assert 0 <= count <= rows
-            assert not raw.scores[row, count:].any()
-            assert not raw.boxes[row, count:].any()
-            assert (np.diff(raw.scores[row, :count]) <= 0).all()
-
-    def test_batch_equals_single_runs_in_any_order(
-        self, open_backend: Callable[[Path], Backend], tmp_path: Path
-    ) -> None:
-        backend = open_backend(tmp_path / "m.onnx")
-        images, sizes = self.images(3), self.sizes(3)
-        singles = [backend.infer(images[i : i + 1], sizes[i : i + 1]) for i in range(3)]
-        for order in itertools.permutations(range(3)):
-            batch = backend.infer(images[list(order)], sizes[list(order)])
-            for row, index in enumerate(order):
-                for value, expected in zip(batch, singles[index], strict=True):
-                    np.testing.assert_array_equal(value[row], expected[0])
-
-    def test_threshold_cuts(self, open_backend: Callable[[Path], Backend], tmp_path: Path) -> None:
-        backend = open_backend(tmp_path / "m.onnx")
-        some = backend.infer(self.images(), self.sizes(), 0.01).num_detections[0]
-        assert some > backend.infer(self.images(), self.sizes(), 0.99).num_detections[0] == 0
-
-    @pytest.mark.parametrize(
-        ("images", "sizes", "message"),
-        [
-            (
-                np.zeros((1, 64, 96, 3), np.float32),
-                [[64, 96]],
-                r"uint8 \(B, H, W, 3\), got float32",
-            ),
-            (np.zeros((64, 96, 3), np.uint8), [[64, 96]], r"got uint8 \(64, 96, 3\)"),
-            (np.zeros((1, 3, 64, 96), np.uint8), [[64, 96]], r"got uint8 \(1, 3, 64, 96\)"),
-            (np.zeros((0, 64, 96, 3), np.uint8), np.zeros((0, 2)), "batch of 1 or more, got 0"),
-            (np.zeros((1, 60, 96, 3), np.uint8), [[60, 96]], r"multiples of 32, got \(60, 96\)"),
-            (np.zeros((1, 64, 96, 3), np.uint8), [64, 96], r"int32 \(1, 2\), got int32 \(2,\)"),
-            (np.zeros((1, 64, 96, 3), np.uint8), [[65, 96]], r"canvas \(64, 96\), got \[\[65, 96"),
-            (np.zeros((1, 64, 96, 3), np.uint8), [[64, 0]], r"sides from 1 to"),
-        ],
-    )
-    def test_wrong_arrays_are_refused(
-        self,
-        open_backend: Callable[[Path], Backend],
-        tmp_path: Path,
-        images: np.ndarray,
-        sizes: list[list[int]],
-        message: str,
-    ) -> None:
-        with pytest.raises(ValueError, match=message):
-            open_backend(tmp_path / "m.onnx").infer(images, np.array(sizes, np.int32))
+class TestFake(BackendContract):
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return FakeBackend()
 
 
 def test_detections_through_the_whole_runtime(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ namespace cn2 {
 
 struct DetectionNmsShape {
   int64_t batch;
-  int64_t rows;       // K, boxes of each picture
-  int64_t classes;    // C
-  bool shared_boxes;  // boxes are [batch, K, 1, 4], not [batch, K, C, 4]
+  int64_t rows;        // K, boxes of each picture
+  int64_t classes;     // C
+  bool shared_boxes;   // boxes are [batch, K, 1, 4], not [batch, K, C, 4]
   int64_t detections;  // D, rows of the result
   float iou_threshold;
   float score_threshold;  // a score that is not above it never counts

@@ -15,7 +15,8 @@ enum class Status : int32_t {
 // The caller's threads. `run` calls task(data, index) for each index below count, in any order and at
 // once, and returns when all are done; where it is null, kernels call them one after the other.
 struct ThreadPool {
-  void (*run)(void* pool, void (*task)(void* data, size_t index), size_t count, void* data) = nullptr;
+  void (*run)(void* pool, void (*task)(void* data, size_t index), size_t count,
+              void* data) = nullptr;
   void* pool = nullptr;
 };
 

@@ -9,12 +9,12 @@ struct PyramidLevel {
   const float* data;  // [batch, channels, height, width]
   int64_t height;     // cells
   int64_t width;
-  int64_t stride;     // pixels per cell
+  int64_t stride;  // pixels per cell
 };
 
 struct PyramidRoIAlignShape {
   int64_t batch;
-  int64_t rois;            // of each picture
+  int64_t rois;  // of each picture
   int64_t channels;
   int64_t output_size;     // P, cells per side of the result
   int64_t sampling_ratio;  // samples per cell and side; 0: adaptive

@@ -1,0 +1,34 @@
+#include "engine.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace cn2 {
+namespace {
+
+void check_range(const char* name, const int32_t* values, size_t count, int32_t largest,
+                 const std::string& source) {
+  const auto [lowest, highest] = std::minmax_element(values, values + count);
+  if (count > 0 && (*lowest < 0 || *highest > largest)) {
+    fail(CN2_MODEL_ERROR, source, ": expected ", name, " from 0 to ", largest, ", got ", *lowest,
+         " to ", *highest, "; export the model again");
+  }
+}
+
+}  // namespace
+
+void check_output(const Manifest& manifest, const EngineOutput& output, int32_t batch,
+                  const std::string& source) {
+  if (output.rows > manifest.detections) {
+    fail(CN2_MODEL_ERROR, source, ": expected at most ", manifest.detections,
+         " detections per picture by its manifest, got ", output.rows, "; export the model again");
+  }
+  const auto pictures = static_cast<size_t>(batch);
+  const size_t rows = pictures * static_cast<size_t>(output.rows);
+  const auto last_class = static_cast<int32_t>(manifest.class_names.size()) - 1;
+  check_range("num_detections", output.num_detections, pictures, output.rows, source);
+  check_range("classes", output.classes, rows, last_class, source);
+}
+
+}  // namespace cn2

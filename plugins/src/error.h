@@ -1,0 +1,41 @@
+// What every part of libcn2 throws; c_api.cpp turns it into a status and a line of text.
+#pragma once
+
+#include <cn2.h>
+
+#include <locale>
+#include <sstream>
+#include <string>
+#include <utility>
+
+namespace cn2 {
+
+// A failed call: its status, and in one line what was expected, what came and what to do.
+struct Error {
+  cn2_status status;
+  std::string message;
+};
+
+// The parts one after another; numbers as "%g" would, whatever the program's locale.
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream stream;
+  stream.imbue(std::locale::classic());
+  (stream << ... << parts);
+  return std::move(stream).str();
+}
+
+template <class... Parts>
+[[noreturn]] void fail(cn2_status status, const Parts&... parts) {
+  throw Error{status, text(parts...)};
+}
+
+template <class... Parts>
+[[noreturn]] void invalid(const Parts&... parts) {
+  fail(CN2_INVALID_ARGUMENT, parts...);
+}
+
+// What another library said, on one line of bounded length.
+std::string shorten(const char* said);
+
+}  // namespace cn2

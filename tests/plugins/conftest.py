@@ -1,0 +1,91 @@
+"""The native libraries that `make native` built, and models to open with libcn2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from c_library import Library, Model
+from cn2.plugins import library_path
+from native_kernels import Kernels
+from tiny_onnx import write_tiny_onnx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def missing(what: str) -> None:
+    """Skip, naming what is not here; with CI=1 fail instead."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_path() -> bytes:
+    """ONNX Runtime's library in the Python package, which an editable cn2 is not beside."""
+    import onnxruntime
+
+    found = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    if not found:
+        missing("libonnxruntime.so: not in the Python package onnxruntime")
+    return str(found[0]).encode()
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    """The built library."""
+    path = library_path("cn2")
+    if path is None:
+        missing("libcn2: not built; make native")
+    assert path is not None
+    return Library(path)
+
+
+@pytest.fixture
+def tiny_path(tmp_path: Path) -> Path:
+    """A model file of two fixed detections (tiny_onnx.py)."""
+    return write_tiny_onnx(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def tiny(library: Library, tiny_path: Path, onnxruntime_path: bytes) -> Iterator[Model]:
+    """That file, opened."""
+    model = library.open(tiny_path, threads=1, runtime_path=onnxruntime_path)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def nano(library: Library, nano_onnx: Path, onnxruntime_path: bytes) -> Iterator[Model]:
+    """The bundled detector."""
+    model = library.open(nano_onnx, threads=1, runtime_path=onnxruntime_path)
+    yield model
+    model.close()
+
+
+def find_library(variable: str, default: Path) -> Path:
+    """A library's file; without it the test is skipped, or fails where CI is set."""
+    path = Path(os.environ.get(variable, default))
+    if not path.is_file():
+        message = f"{path}: expected a native library, found none; run make native"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """The kernels themselves ($CN2_KERNELS: another build of libcn2_kernels)."""
+    default = ROOT / "build" / "native" / "libcn2_kernels.so"
+    return Kernels(find_library("CN2_KERNELS", default))
+
+
+@pytest.fixture(scope="session")
+def ort_ops() -> Path:
+    """ONNX Runtime's library of operators ($CN2_ORT_OPS: another build of libcn2_ort_ops)."""
+    default = ROOT / "plugins" / "lib" / "libcn2_ort_ops.so"
+    return find_library("CN2_ORT_OPS", default)

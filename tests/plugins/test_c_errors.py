@@ -1,0 +1,524 @@
+"""Every way to go wrong through the C interface: a status, a text of one line, nothing changed."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from ctypes import byref, c_size_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from c_library import (
+    INVALID_ARGUMENT,
+    LOG_CALLBACK,
+    MODEL_ERROR,
+    OK,
+    OUT_OF_MEMORY,
+    UNAVAILABLE,
+    Detection,
+    DetectOptions,
+    Failed,
+    Image,
+    Library,
+    Model,
+    ModelInfo,
+    ModelOptions,
+    RawDetections,
+    Timings,
+    image,
+)
+from cn2.runtime.backends.onnx_header import read_metadata
+from cn2.runtime.errors import ModelFormatError
+from cn2.runtime.manifest import METADATA_KEY, Manifest
+from fake_backend import make_manifest
+from tiny_onnx import write_tiny_onnx
+
+GREY = np.full((64, 96, 3), 204, np.uint8)
+
+
+def refused(library: Library, status: int, expected: int, said: str) -> None:
+    """The call failed so, and the thread's last error says this in one line."""
+    message = library.last_error().decode()
+    assert (status, said in message) == (expected, True), message
+    assert "\n" not in message
+
+
+def open_status(library: Library, path: Path | bytes | None, **options: Any) -> int:
+    """cn2_model_open; where it fails the handle stays as it was."""
+    given, handle = ModelOptions(ctypes.sizeof(ModelOptions), **options), c_void_p(1234)
+    name = str(path).encode() if isinstance(path, Path) else path
+    status: int = library.model_open(name, byref(given), byref(handle))
+    if status == OK:
+        library.model_close(handle)
+    else:
+        assert handle.value == 1234
+    return status
+
+
+def test_constants_and_names(library: Library) -> None:
+    assert library.abi_version() == 1
+    assert library.version().decode().count(".") == 2
+    names = [library.status_name(status).decode() for status in range(-1, 8)]
+    assert names[0] == names[-1] == "unknown status"
+    assert len(set(names)) == 8
+    assert names[2] == "invalid argument"
+
+
+def test_null_pointers(library: Library, tiny: Model, tiny_path: Path) -> None:
+    handle = c_void_p()
+    path = str(tiny_path).encode()
+    info, timings = ModelInfo(ctypes.sizeof(ModelInfo)), Timings(ctypes.sizeof(Timings))
+    raw, counts = RawDetections(ctypes.sizeof(RawDetections)), (c_size_t * 1)()
+    picture, found, sizes = image(GREY), (Detection * 5)(), np.array([[64, 96]], np.int32)
+    canvas, at_sizes = GREY.ctypes.data, sizes.ctypes.data
+    context = tiny.context
+    for name, function, arguments in (
+        ("path", library.model_open, (None, None, byref(handle))),
+        ("model", library.model_open, (path, None, None)),
+        ("model", library.model_get_info, (None, byref(info))),
+        ("info", library.model_get_info, (tiny.handle, None)),
+        ("model", library.context_create, (None, byref(handle))),
+        ("context", library.context_create, (tiny.handle, None)),
+        ("context", library.context_get_timings, (None, byref(timings))),
+        ("timings", library.context_get_timings, (context, None)),
+        ("context", library.detect, (None, byref(picture), 1, None, found, 5, counts)),
+        ("images", library.detect, (context, None, 1, None, found, 5, counts)),
+        ("detections", library.detect, (context, byref(picture), 1, None, None, 5, counts)),
+        ("counts", library.detect, (context, byref(picture), 1, None, found, 5, None)),
+        ("context", library.infer, (None, canvas, 1, 64, 96, at_sizes, None, byref(raw))),
+        ("canvases", library.infer, (context, None, 1, 64, 96, at_sizes, None, byref(raw))),
+        ("picture_sizes", library.infer, (context, canvas, 1, 64, 96, None, None, byref(raw))),
+        ("raw", library.infer, (context, canvas, 1, 64, 96, at_sizes, None, None)),
+    ):
+        refused(library, function(*arguments), INVALID_ARGUMENT, f"{name}: expected")
+    assert library.model_manifest(None) is library.model_runtime(None) is None
+    assert library.model_class_name(None, 0) is None
+    assert library.model_category_id(None, 0) == -1
+    library.model_close(None)
+    library.context_destroy(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"threads": -1}, "threads"),
+        ({"device": b"gpu"}, "device"),
+        ({"device": b"cuda:"}, "device"),
+        ({"device": b"cuda:-1"}, "device"),
+        ({"device": b"cuda:1x"}, "device"),
+        ({"device": b"cuda:99999999999"}, "device"),
+        ({"device": b""}, "device"),
+    ],
+)
+def test_bad_options(library: Library, tiny_path: Path, options: dict[str, Any], said: str) -> None:
+    refused(library, open_status(library, tiny_path, **options), INVALID_ARGUMENT, said)
+
+
+def test_cuda_that_is_not_there_is_no_cpu(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    for device in (b"cuda", b"cuda:1"):
+        status = open_status(library, tiny_path, device=device, runtime_path=onnxruntime_path)
+        refused(library, status, UNAVAILABLE, "cannot use CUDA")
+
+
+def test_a_missing_runtime_names_all_places(
+    library: Library, tiny_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = tmp_path / "libonnxruntime.so"
+    status = open_status(library, tiny_path, runtime_path=str(missing).encode())
+    refused(library, status, UNAVAILABLE, str(missing))
+    missing.write_text("no library")
+    status = open_status(library, tiny_path, runtime_path=str(missing).encode())
+    refused(library, status, UNAVAILABLE, str(missing))
+    monkeypatch.setenv("CN2_ONNXRUNTIME", "/nowhere/libonnxruntime.so")
+    code = "import ctypes, sys; sys.path.insert(0, 'tests'); from c_library import Library\n"
+    code += "from pathlib import Path; lib = Library(Path(sys.argv[1]))\n"
+    code += "print(lib.model_open(sys.argv[2].encode(), None, ctypes.byref(ctypes.c_void_p())))\n"
+    code += "print(lib.last_error().decode())"
+    said = run_python(code, library.path, tiny_path)
+    assert said.startswith(f"{UNAVAILABLE}\n")
+    assert "/nowhere/libonnxruntime.so" in said
+    monkeypatch.delenv("CN2_ONNXRUNTIME")
+    said = run_python(code, library.path, tiny_path)
+    assert said.startswith((f"{UNAVAILABLE}\n", f"{OK}\n"))  # a system may have one
+    if said.startswith(f"{UNAVAILABLE}"):
+        assert "onnxruntime/capi/libonnxruntime.so.*, libonnxruntime.so.1, " in said
+
+
+def run_python(code: str, *arguments: Any) -> str:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_library_that_is_not_onnxruntime(library: Library, tiny_path: Path) -> None:
+    status = open_status(library, tiny_path, runtime_path=b"libm.so.6")
+    refused(library, status, UNAVAILABLE, "no OrtGetApiBase")
+
+
+def test_files_that_are_no_models(library: Library, tmp_path: Path, tiny_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.onnx").write_text("hello")
+    tiny_path.rename(tmp_path / "model.safetensors")
+    for name, said in (
+        ("absent.onnx", "no such file"),
+        ("model.safetensors", "expected a model file (.onnx, .engine), got '.safetensors'"),
+        ("folder", "got 'none'"),
+        ("folder.onnx", "expected a file"),
+        ("pipe.onnx", "expected a file"),
+        ("empty.onnx", "no graph in it"),
+        ("text.onnx", "expected an ONNX file"),
+    ):
+        refused(library, open_status(library, tmp_path / name), MODEL_ERROR, said)
+
+
+def test_a_truncated_model_is_refused_wherever_it_ends(library: Library, tiny_path: Path) -> None:
+    """Before ONNX Runtime sees it: no runtime is given here."""
+    content = tiny_path.read_bytes()
+    for end in [*range(0, len(content) - 1, 97), len(content) - 1]:
+        tiny_path.write_bytes(content[:end])
+        refused(library, open_status(library, tiny_path), MODEL_ERROR, "tiny.onnx: ")
+
+
+def test_damaged_bytes_are_refused_or_run_but_never_crash(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    """As the Python reader, file by file."""
+    content, rng = tiny_path.read_bytes(), np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 1):
+            damaged[place] ^= 1 << int(rng.integers(0, 8))
+        tiny_path.write_bytes(damaged)
+        try:
+            Manifest.from_json(read_metadata(tiny_path)[METADATA_KEY])
+            python_reads = True
+        except (ModelFormatError, KeyError):
+            python_reads = False
+        status = open_status(library, tiny_path, threads=1, runtime_path=onnxruntime_path)
+        assert status in (OK, MODEL_ERROR)
+        assert python_reads or status == MODEL_ERROR
+        outcomes.add((python_reads, status))
+    assert len(outcomes) == 3
+
+
+def test_weights_in_other_files_are_refused(library: Library, tiny_path: Path) -> None:
+    model = onnx.load(tiny_path)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    tiny_path.write_bytes(model.SerializeToString())
+    refused(library, open_status(library, tiny_path), MODEL_ERROR, "weights in other files")
+
+
+def test_graphs_that_break_the_contract(
+    library: Library, tmp_path: Path, onnxruntime_path: bytes
+) -> None:
+    manifest = make_manifest()
+    for changes, said in (
+        ({"batch": 4}, "expected images of shape (4, any, any, 3) by its manifest, got (any"),
+        ({}, "expected the outputs num_detections"),
+    ):
+        path = write_tiny_onnx(tmp_path / "m.onnx", manifest)
+        model = onnx.load(path)
+        if changes:
+            other = make_manifest(**changes).metadata()
+            del model.metadata_props[:]
+            onnx.helper.set_model_props(model, other)
+        else:
+            del model.graph.output[3]
+        path.write_bytes(model.SerializeToString())
+        status = open_status(library, path, runtime_path=onnxruntime_path)
+        refused(library, status, MODEL_ERROR, said)
+
+
+MANIFESTS = {  # a change of a good manifest, as JSON; None removes the key
+    "as it is": {},
+    "version 1 without rounding": {"format_version": 1},
+    "version 3": {"format_version": 3},
+    "version 0": {"format_version": 0},
+    "version as text": {"format_version": "2"},
+    "version 2.0": {"format_version": 2.0},
+    "version true": {"format_version": True},
+    "no version": {"format_version": None},
+    "an unknown key": {"colour": "red"},
+    "no preset": {"preset": None},
+    "a preset that is a number": {"preset": 5},
+    "no classes": {"class_names": [], "category_ids": []},
+    "more ids than names": {"category_ids": [1, 2, 3, 4]},
+    "a name that is a number": {"class_names": ["a", "b", 3]},
+    "an id that is a fraction": {"category_ids": [1, 2, 3.5]},
+    "no canvas": {"canvas": None},
+    "an unknown canvas key": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "x": 1}},
+    "a short edge above the long": {"canvas": {"short_edge": 97, "long_edge": 96, "divisor": 32}},
+    "a short edge of 0": {"canvas": {"short_edge": 0, "long_edge": 96, "divisor": 32}},
+    "no divisor": {"canvas": {"short_edge": 64, "long_edge": 96}},
+    "a canvas by default": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32}},
+    "bicubic": {
+        "canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "interpolation": "bicubic"}
+    },
+    "rounding up": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "rounding": "up"}},
+    "a fixed size off the divisor": {
+        "canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "fixed": [64, 97]}
+    },
+    "one fixed side": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "fixed": [64]}},
+    "a batch of 0": {"batch": 0},
+    "a batch that is true": {"batch": True},
+    "no batch": {"batch": None},
+    "fp64": {"precision": "fp64"},
+    "other ops": {"ops": "mine"},
+    "no proposals key": {"proposals": None},
+    "proposals of -1": {"proposals": -1},
+    "no detections": {"detections": 0},
+    "no strides": {"strides": []},
+    "strides as text": {"strides": "8"},
+    "an unknown score rule": {"score_rule": "max"},
+    "a threshold above 1": {"score_threshold": 1.5},
+    "a whole threshold": {"score_threshold": 1},
+    "a threshold as text": {"score_threshold": "0.5"},
+    "a lowest threshold above the threshold": {"lowest_score_threshold": 0.5},
+    "a negative lowest threshold": {"lowest_score_threshold": -0.1},
+    "a hash that is a number": {"checkpoint_sha256": 5},
+    "versions that are numbers": {"versions": {"cn2": 1}},
+    "versions as a list": {"versions": ["1"]},
+}
+
+
+def changed(changes: dict[str, Any]) -> str:
+    values = {**json.loads(make_manifest().to_json()), **changes}
+    return json.dumps({key: v for key, v in values.items() if not (key in changes and v is None)})
+
+
+def python_accepts(text: str) -> bool:
+    try:
+        Manifest.from_json(text)
+    except ModelFormatError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifests_are_judged_as_by_python(
+    library: Library, tmp_path: Path, onnxruntime_path: bytes, name: str
+) -> None:
+    text = changed(MANIFESTS[name])
+    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
+    status = open_status(library, path, threads=1, runtime_path=onnxruntime_path)
+    if python_accepts(text):
+        assert status == OK, library.last_error()
+    else:
+        refused(library, status, MODEL_ERROR, f"{path}: ")
+
+
+def test_some_manifests_are_good_and_some_bad() -> None:
+    accepted = [name for name in MANIFESTS if python_accepts(changed(MANIFESTS[name]))]
+    assert 5 <= len(accepted) <= 8
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1,]", '{"a":1,}', "nul", "01", "+1", "1.", ".5", "1e", "NaN", "Infinity"),
+        *('"\x01"', '"\\x"', '"\\u12"', '"\\ud800"', '"\\udc00\\ud800"', '"\\ud800\\u0041"'),
+        *("[" * 100_000, '{"a":' * 100_000, "1 2", '{"a" 1}', "{1: 2}", '"abc', "1e999", "- 1"),
+        *('{"format_version": 2, "format_version": 2}', '{"a": "\\u0000"}', "\ufeff{}", "//"),
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_texts_that_are_no_json(library: Library, tmp_path: Path, text: str) -> None:
+    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
+    refused(library, open_status(library, path), MODEL_ERROR, "its cn2 manifest is no JSON")
+
+
+def test_json_texts_of_all_kinds_are_read(
+    library: Library, tmp_path: Path, onnxruntime_path: bytes
+) -> None:
+    names = ["ä€𝄞", '"\\/\b\f\n\r\t', "\x7f\u2028"]
+    text = json.dumps({**json.loads(make_manifest().to_json()), "class_names": names}, indent=3)
+    assert "\\ud834\\udd1e" in text
+    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
+    model = library.open(path, threads=1, runtime_path=onnxruntime_path)
+    assert [library.model_class_name(model.handle, i).decode() for i in range(3)] == names
+    assert library.model_manifest(model.handle).decode() == text
+    model.close()
+
+
+def write_engine(folder: Path, **changes: Any) -> Path:
+    """A plan of some bytes and its sidecar."""
+    path = folder / "m.engine"
+    path.write_bytes(b"plan" * 1000)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sidecar = {"manifest": json.loads(make_manifest().to_json()), "sha256": digest, **changes}
+    sidecar = {key: value for key, value in sidecar.items() if value is not None}
+    Path(f"{path}.json").write_text(json.dumps(sidecar))
+    return path
+
+
+def test_engines_are_checked_before_anything_looks_at_them(
+    library: Library, tmp_path: Path
+) -> None:
+    path = write_engine(tmp_path)
+    refused(library, open_status(library, path), UNAVAILABLE, "TensorRT engines: not built")
+    for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000):  # paddings of the hash
+        content = bytes(range(256)) * 4
+        path.write_bytes(content[:size])
+        refused(library, open_status(library, path), MODEL_ERROR, "expected sha256")
+        write = {"sha256": hashlib.sha256(content[:size]).hexdigest()}
+        write_engine(tmp_path, **write)
+        path.write_bytes(content[:size])
+        refused(library, open_status(library, path), UNAVAILABLE, "not built")
+    for changes, said in (
+        ({"sha256": "ab" * 32}, "expected sha256 abab"),
+        ({"sha256": None}, "expected a key sha256"),
+        ({"manifest": None}, "expected a key manifest"),
+        ({"manifest": 5}, "expected a cn2 manifest with a format_version"),
+        ({"plan": 1}, 'unknown key "plan"'),
+    ):
+        refused(library, open_status(library, write_engine(tmp_path, **changes)), MODEL_ERROR, said)
+    Path(f"{path}.json").unlink()
+    refused(library, open_status(library, path), MODEL_ERROR, ".engine.json: no such file")
+
+
+@pytest.mark.parametrize("threshold", [0.001, 1.5, float("inf"), float("nan")])
+def test_thresholds_that_no_call_can_have(tiny: Model, threshold: float) -> None:
+    with pytest.raises(Failed, match="score_threshold") as caught:
+        tiny.detect([image(GREY)], threshold)
+    assert caught.value.status == INVALID_ARGUMENT
+
+
+def test_the_lowest_threshold_can_be_asked_for(tiny: Model) -> None:
+    """It is a float in C, and 0.01 is a little less as a double."""
+    assert len(tiny.detect([image(GREY)], tiny.info().lowest_score_threshold)[0].scores) == 2
+
+
+def test_bad_pictures_are_named(tiny: Model) -> None:
+    broken = image(GREY)
+    broken.pitch = 287
+    with pytest.raises(Failed, match=r"images\[2\]: expected a pitch of 0 or at least the 288"):
+        tiny.detect([image(GREY), image(GREY), broken])
+    with pytest.raises(Failed, match="capacity"):
+        tiny.library.check(
+            tiny.library.detect(
+                *(tiny.context, byref(image(GREY)), 1, None, (Detection * 1)()),
+                *(2**62, (c_size_t * 1)()),
+            )
+        )
+
+
+def padded(structure: ctypes.Structure, size: int, tail: int = 0) -> Any:
+    """The first bytes of a struct that says it is `size` long, then `tail` bytes."""
+    content = bytearray(bytes(structure).ljust(size, bytes([tail]))[:size])
+    content[:4] = size.to_bytes(4, sys.byteorder)
+    return (ctypes.c_char * size).from_buffer(content)
+
+
+def test_shorter_structs_have_the_defaults(tiny: Model) -> None:
+    options = DetectOptions(0, 0.95)
+    library, counts = tiny.library, (c_size_t * 1)()
+    arguments = (tiny.context, byref(image(GREY)), 1)
+    for size, expected in ((8, 0), (4, 2)):
+        given = padded(options, size)
+        library.check(library.detect(*arguments, given, None, 0, counts))
+        assert counts[0] == expected
+    info = ModelInfo(12, class_count=-7, max_detections=-7, proposals=-7)
+    library.check(library.model_get_info(tiny.handle, byref(info)))
+    assert (info.struct_size, info.class_count, info.max_detections, info.proposals) == (
+        *(12, 3, 3),
+        -7,
+    )
+    short = padded(image(GREY), Image.pitch.offset)  # no pitch: rows follow one another
+    library.check(library.detect(tiny.context, short, 1, None, None, 0, counts))
+    assert counts[0] == 2
+
+
+def test_longer_structs_must_be_zero_past_what_is_known(tiny: Model) -> None:
+    library, counts = tiny.library, (c_size_t * 1)()
+    arguments = (tiny.context, byref(image(GREY)), 1)
+    options = DetectOptions(0, 0.95)
+    library.check(library.detect(*arguments, padded(options, 24), None, 0, counts))
+    assert counts[0] == 0
+    status = library.detect(*arguments, padded(options, 24, tail=1), None, 0, counts)
+    refused(library, status, INVALID_ARGUMENT, "upgrade libcn2")
+    for size in (0, 3, 5, 2000):
+        given = padded(options, max(size, 4))
+        given[:4] = size.to_bytes(4, sys.byteorder)
+        status = library.detect(*arguments, given, None, 0, counts)
+        refused(library, status, INVALID_ARGUMENT, "struct_size")
+
+
+def test_an_array_of_longer_structs(tiny: Model) -> None:
+    """Elements as long as the first one says; the second picture has another size."""
+    stride, other = 80, np.full((32, 48, 3), 102, np.uint8)
+    both = b"".join(bytes(padded(image(pixels), stride)) for pixels in (GREY, other))
+    counts, found = (c_size_t * 2)(), (Detection * 4)()
+    tiny.library.check(tiny.library.detect(tiny.context, both, 2, None, found, 2, counts))
+    assert list(counts) == [2, 2]
+    assert list(found[2].box) == [0, 0, 48, 32]
+    mixed = bytearray(both)
+    mixed[stride : stride + 4] = (56).to_bytes(4, sys.byteorder)
+    status = tiny.library.detect(tiny.context, bytes(mixed), 2, None, found, 2, counts)
+    refused(tiny.library, status, INVALID_ARGUMENT, "images[1]: expected a struct_size of 80")
+
+
+def test_the_log_goes_to_the_callback(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    lines: list[tuple[int, str]] = []
+    callback = LOG_CALLBACK(lambda _, level, message: lines.append((level, message.decode())))
+    try:
+        assert library.set_log(callback, None, 1) == OK
+        library.open(tiny_path, threads=1, runtime_path=onnxruntime_path).close()
+        assert [level for level, _ in lines] == [1]
+        assert lines[0][1].startswith(f"{tiny_path}: onnxruntime 1.")
+        assert library.set_log(callback, None, 3) == OK
+        library.open(tiny_path, threads=1, runtime_path=onnxruntime_path).close()
+        assert len(lines) == 1
+        for level in (-1, 4):
+            status = library.set_log(callback, None, level)
+            refused(library, status, INVALID_ARGUMENT, "lowest_level")
+    finally:
+        assert library.set_log(None, None, 0) == OK
+    library.open(tiny_path, threads=1, runtime_path=onnxruntime_path).close()
+    assert len(lines) == 1
+
+
+def test_each_thread_has_its_own_last_error(library: Library) -> None:
+    code = "import sys, threading; sys.path.insert(0, 'tests'); from c_library import Library\n"
+    code += "from pathlib import Path; lib = Library(Path(sys.argv[1])); said = []\n"
+    code += "lib.set_log(None, None, 9)\n"
+    code += (
+        "t = threading.Thread(target=lambda: said.append(lib.last_error())); t.start(); t.join()"
+    )
+    code += "\nprint(said, lib.last_error()[:12])"
+    assert run_python(code, library.path) == "[b''] b'lowest_level'\n"
+
+
+def test_a_picture_that_memory_cannot_hold(library: Library) -> None:
+    """In a process of limited memory, from the resize's own buffers on."""
+    code = "import ctypes, resource, sys; sys.path.insert(0, 'tests')\n"
+    code += "import numpy as np; from c_library import *; from pathlib import Path\n"
+    code += (
+        "lib = Library(Path(sys.argv[1])); given = image(np.zeros((2000, 65000), np.uint8), 4)\n"
+    )
+    code += "rows = np.zeros((2, 60000 * 3), np.uint8); held = int(open('/proc/self/statm')"
+    code += ".read().split()[0]) * 4096\n"
+    code += "resource.setrlimit(resource.RLIMIT_AS, (held + 2**20, held + 2**20))\n"
+    code += "for kind in (0, 1):\n"
+    code += "  print(lib.resize(ctypes.byref(given), kind, rows.ctypes.data, 60000, 2, 0),"
+    code += " lib.last_error().decode())"
+    lines = run_python(code, library.path).splitlines()
+    assert lines[0] == f"{OUT_OF_MEMORY} out of memory"
