@@ -14,7 +14,7 @@ INPUTS := pyproject.toml setup.py constraints.txt $(wildcard */__init__.py */*/_
 WHEEL := build/wheel
 NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
-COMPILER := $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null))
+COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
 C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins \
 	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp))
 
