@@ -1,4 +1,4 @@
-"""The kernels and ONNX Runtime's operators under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The kernels and ONNX Runtime's operators under the address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TESTS = ("proposal_nms", "detection_nms", "pyramid_roi_align", "ort_operators")
+TESTS = (
+    "proposal_nms",
+    "detection_nms",
+    "pyramid_roi_align",
+    "pyramid_roi_align_limits",
+    "ort_operators",
+)
 
 
 def runtime_library(name: str) -> str:
@@ -42,7 +48,16 @@ def test_the_same_tests_are_clean(ort_ops: Path, tmp_path: Path) -> None:
         "CI": "1",  # what is absent fails
     }
     files = [ROOT / "tests" / "plugins" / f"test_{name}.py" for name in TESTS]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "-p",
+        "no:cacheprovider",
+        *map(str, files),
+    ]
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert found.returncode == 0, (found.stdout + found.stderr)[-5000:]
     assert " skipped" not in found.stdout

@@ -39,7 +39,6 @@ void add_plan(size_t level, const Axis& y, const Axis& x, std::vector<Tap>& scra
 struct Channels {
   const float* first;  // the first channel's plane
   size_t plane_size;   // floats
-  size_t width;        // cells
   size_t count;
 };
 
