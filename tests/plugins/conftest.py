@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,8 @@ import pytest
 
 from c_library import Library, Model
 from cn2.plugins import library_path
+from plugin_tools import missing
 from tiny_onnx import write_tiny_onnx
-
-
-def missing(what: str) -> None:
-    """Skip, naming what is not here; with CI=1 fail instead."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +30,6 @@ def library() -> Library:
     path = library_path("cn2")
     if path is None:
         missing("libcn2: not built; make native")
-    assert path is not None
     return Library(path)
 
 
