@@ -105,7 +105,7 @@ static void check_failing_run(const char *path) {
   CHECK(open_model(&own) == CN2_OK && create_context(&own) == CN2_OK);
   pixels[0] = 13, pixels[1] = 0, pixels[2] = 7;
   CHECK(cn2_detect(own.context, &image, 1, NULL, found, 2, &count) == CN2_INFERENCE_ERROR);
-  pixels[1] = 200;
+  pixels[0] = 200;
   CHECK(cn2_detect(own.context, &image, 1, NULL, found, 2, &count) == CN2_OK && count >= 1);
   CHECK(found[0].box[2] == WIDTH && found[0].box[3] == HEIGHT);
   cn2_context_destroy(own.context);
