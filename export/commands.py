@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from cn2.runtime.canvas import Interpolation
+from cn2.runtime.manifest import DEFAULT_OPS, OperatorForm
 
 if TYPE_CHECKING:
     from cn2.runtime.manifest import Manifest
@@ -40,7 +41,14 @@ def export_command(
     proposals: Annotated[
         int | None, Option(help="First-stage boxes per picture; default: the preset's.")
     ] = None,
-    ops: Annotated[str, Option(help="Form of the operators: standard.")] = "standard",
+    ops: Annotated[
+        str,
+        Option(
+            metavar="standard|fused",
+            help="Operators of ONNX alone, or ours too, which are faster where their library is, "
+            "and run without it.",
+        ),
+    ] = DEFAULT_OPS,
     precision: Annotated[str, Option(help="Arithmetic: fp32.")] = "fp32",
     interpolation: Annotated[
         str | None,
@@ -56,14 +64,14 @@ def export_command(
     ] = None,
 ) -> None:
     """Turn a checkpoint into one ONNX file, and compare the two on real pictures."""
-    check_available("--ops", ops, ("standard",))
+    form = parse_ops(ops)
     check_available("--precision", precision, ("fp32",))
     resize = None if interpolation is None else parse_interpolation(interpolation)
     if dynamic and size is not None:
         raise ValueError(f"--dynamic and --size {size}: expected one of them, got both")
     canvas = None if size is None else parse_size(size)
     pictures = parse_batch(batch)
-    _export(model, out, canvas, pictures, proposals, resize, verify)
+    _export(model, out, canvas, pictures, proposals, form, resize, verify)
 
 
 def _export(
@@ -72,6 +80,7 @@ def _export(
     size: tuple[int, int] | None,
     batch: int | None,
     proposals: int | None,
+    ops: OperatorForm,
     interpolation: Interpolation | None,
     folder: Path | None,
 ) -> None:
@@ -80,7 +89,7 @@ def _export(
 
     from .describe import open_checkpoint
     from .onnx_file import check_writable, export_onnx
-    from .verify import bundled_pictures, pictures_in, require_agreement, verify
+    from .verify import bundled_pictures, pictures_in, require_agreement, verify_all
 
     check_writable(out)
     pictures = bundled_pictures() if folder is None else pictures_in(folder)
@@ -98,15 +107,17 @@ def _export(
                 size=size,
                 batch=batch,
                 proposals=proposals,
+                ops=ops,
                 origin=origin,
             )
             status.update(f"verifying on {len(pictures)} pictures")
-            result = verify(draft, detector, config, pictures, status.update)
-        require_agreement(result)
+            results = verify_all(draft, detector, config, pictures, status.update)
+        for result in results.values():
+            require_agreement(result)
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    _print_summary(out, manifest, result)
+    _print_summary(out, manifest, results)
 
 
 def resized_by(config: Config, interpolation: Interpolation | None) -> Config:
@@ -116,7 +127,7 @@ def resized_by(config: Config, interpolation: Interpolation | None) -> Config:
     return replace(config, input=replace(config.input, interpolation=interpolation))
 
 
-def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
+def _print_summary(out: Path, manifest: Manifest, results: dict[str, Verification]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -131,9 +142,13 @@ def _print_summary(out: Path, manifest: Manifest, result: Verification) -> None:
     table.add_row("batch", "any" if manifest.batch is None else str(manifest.batch))
     if manifest.proposals is not None:
         table.add_row("proposals", str(manifest.proposals))
+    table.add_row("operators", manifest.ops)
     table.add_row("licence", manifest.weights_license or "not stated")
-    for name, value in result.rows():
-        table.add_row(name, value)
+    for way, result in results.items():
+        if len(results) > 1:
+            table.add_row(f"by {way}")
+        for name, value in result.rows():
+            table.add_row(name, value)
     Console(soft_wrap=True).print(table, markup=False, highlight=False)
 
 
@@ -141,6 +156,12 @@ def check_available(option: str, value: str, available: tuple[str, ...]) -> None
     """Raise ValueError, naming what there is, unless the value is available."""
     if value not in available:
         raise ValueError(f"{option}: expected {' or '.join(available)}, got {value!r}")
+
+
+def parse_ops(text: str) -> OperatorForm:
+    """Raise ValueError unless it is one."""
+    check_available("--ops", text, get_args(OperatorForm))
+    return cast(OperatorForm, text)
 
 
 def parse_interpolation(text: str) -> Interpolation:

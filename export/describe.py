@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cn2 import __version__
 from cn2.runtime.canvas import CanvasRule
-from cn2.runtime.manifest import Manifest, OperatorForm
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
@@ -17,7 +17,6 @@ from cn2.trainer.model_config import ModelConfig
 
 # A score is > 0 wherever there is a detection, so 0 returns the best D whatever their scores.
 LOWEST_SCORE_THRESHOLD = 0.0
-DEFAULT_OPS: OperatorForm = "standard"
 TOOLS = ("torch", "torchvision", "onnx", "onnxscript")
 
 

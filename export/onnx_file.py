@@ -16,11 +16,11 @@ import torch
 from torch.export import Dim
 
 from cn2.runtime.errors import OutputError
-from cn2.runtime.manifest import Manifest, OperatorForm
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
 
-from .describe import DEFAULT_OPS, Origin, describe
+from .describe import Origin, describe
 from .operators.fused import FusedOperators
 from .operators.onnx import OPSET
 from .operators.standard import standard_translations

@@ -14,8 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from cn2.runtime.backends.base import Backend
+from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from cn2.runtime.backends.ort_operators import kernels_are_here
 from cn2.runtime.errors import Cn2Error, PictureError
+from cn2.runtime.manifest import manifest_from_metadata
 from cn2.runtime.pictures import PICTURE_SUFFIXES, open_picture
 from cn2.runtime.preprocess import PlacedPicture, place_picture, stack_pictures
 from cn2.trainer.config import Config
@@ -93,6 +96,8 @@ def verify(
     config: Config,
     pictures: Sequence[Path],
     progress: Callable[[str], None] | None = None,
+    *,
+    fused: bool = False,
 ) -> Verification:
     """Compare an exported file with the detector that it was made of.
 
@@ -105,10 +110,12 @@ def verify(
         config: of the detector.
         pictures: files; each is resized and placed by the file's own rule.
         progress: told in words what is done.
+        fused: by the kernels of fused operators; else by their bodies.
     Raises:
+        BackendUnavailableError, PluginError: `fused`, and their library is not here or not ours.
         PictureError: a picture cannot be read.
     """
-    backend = OnnxRuntimeBackend.open(path, device="cpu")
+    backend = OnnxRuntimeBackend.open(path, device="cpu", fused=fused)
     manifest, own = backend.manifest, config.model.limits
     placed = {p.name: place_picture(open_picture(p), manifest.canvas) for p in pictures}
     reference = Reference(with_proposals(model, manifest.proposals))
@@ -129,6 +136,24 @@ def verify(
             break
     backend.close()
     return result
+
+
+def verify_all(
+    path: Path,
+    model: AnyDetector,
+    config: Config,
+    pictures: Sequence[Path],
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Verification]:
+    """`verify` in each way that the file runs here, by a name of the way.
+
+    Fused operators run by their bodies everywhere, and by their kernels where the library is.
+    """
+    found = {"standard operators": verify(path, model, config, pictures, progress)}
+    manifest = manifest_from_metadata(read_metadata(path), str(path))
+    if manifest.ops == "fused" and kernels_are_here():
+        found["fused operators"] = verify(path, model, config, pictures, progress, fused=True)
+    return found
 
 
 def run_file(backend: Backend, picture: PlacedPicture, score_threshold: float | None) -> Found:
@@ -173,7 +198,7 @@ def _count_in(
 
 
 def require_agreement(result: Verification) -> None:
-    """Raise VerificationError, naming the first difference, unless the two agree."""
+    """Raise VerificationError, naming the first difference, unless file and checkpoint agree."""
     lines = result.agreement.unexplained
     if not lines:
         return

@@ -19,6 +19,7 @@ ScoreRule = Literal["sqrt", "product", "heatmap"]
 OperatorForm = Literal[
     "standard", "fused"
 ]  # of the steps with operators of ours: docs/operators.md
+DEFAULT_OPS: OperatorForm = "standard"  # of an export
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .backends.libcn2 import NO_LIBRARY, NO_LIBRARY_FIX
-from .errors import BackendUnavailableError, Cn2Error
+from .backends.libcn2 import BROKEN_FIX, NO_LIBRARY
+from .backends.ort_operators import GET_IT
+from .errors import BackendUnavailableError, PluginError
 from .machine import has_cuda_driver
 
 PROBE_MODEL = Path(__file__).parent / "bundled" / "probe.onnx"  # finds two boxes in any picture
@@ -67,14 +68,14 @@ def _probe_native(device: str) -> dict[str, Any]:
     numpy = importlib.import_module("numpy")
     native = importlib.import_module("cn2.runtime.backends.native")
     if importlib.import_module("cn2.plugins").library_path("cn2") is None:
-        return _no(NO_LIBRARY, NO_LIBRARY_FIX)
+        return _no(NO_LIBRARY, GET_IT)
     try:
         backend = native.NativeBackend.open(PROBE_MODEL, device=device)
         ((found,), _) = backend.detect([numpy.full((64, 96, 3), 204, numpy.uint8)])
     except BackendUnavailableError as error:
         return _no(str(error), f"pip install 'cn2[{'gpu' if device == 'cuda' else 'cpu'}]'")
-    except Cn2Error as error:
-        return _no(str(error), "make native again, or install the wheel again")
+    except PluginError as error:
+        return _no(str(error).removesuffix(f"; {BROKEN_FIX}"), BROKEN_FIX)
     if [round(float(score), 3) for score in found.scores] != PROBE_SCORES:
         return _no(f"a wrong result: scores {found.scores.tolist()}", "report")
     return {"works": True, "version": backend.version}

@@ -51,6 +51,20 @@ def nano_onnx(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> P
     return path
 
 
+@pytest.fixture(scope="session")
+def operator_library() -> Path:
+    """libcn2_ort_ops; without it a skip, or with REQUIRE_NATIVE=1 a failure."""
+    from cn2.plugins import library_path
+
+    path = library_path("cn2_ort_ops")
+    if path is None:
+        message = "libcn2_ort_ops is not here; make native"
+        if os.environ.get("REQUIRE_NATIVE") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _same_random_state() -> Iterator[None]:
     """No test leaks its seed into the next one."""

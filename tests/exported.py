@@ -15,6 +15,7 @@ from cn2.export.describe import Origin
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from cn2.runtime.manifest import OperatorForm
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.deformable import OFFSETS
@@ -35,6 +36,10 @@ class Exported:
     @property
     def backend(self) -> OnnxRuntimeBackend:
         return OnnxRuntimeBackend.open(self.path, device="cpu")
+
+    def opened(self, *, fused: bool) -> OnnxRuntimeBackend:
+        """By the kernels of fused operators, or by their bodies."""
+        return OnnxRuntimeBackend.open(self.path, device="cpu", fused=fused)
 
     def torch_run(
         self, images: NDArray[np.uint8], sizes: NDArray[np.int32], threshold: float | None = None
@@ -87,10 +92,12 @@ def _spread_at_first_call(layer: nn.Module, spread: float) -> None:
     handle = layer.register_forward_hook(scale)
 
 
-def export_to(folder: Path, model: AnyDetector, config: Config) -> Exported:
+def export_to(
+    folder: Path, model: AnyDetector, config: Config, ops: OperatorForm = "standard"
+) -> Exported:
     """Export to a file of the preset's name, any canvas, any batch."""
-    path = folder / f"{config.preset}.onnx"
-    export_onnx(model, config, path, origin=ORIGIN)
+    path = folder / f"{config.preset}-{ops}.onnx"
+    export_onnx(model, config, path, origin=ORIGIN, ops=ops)
     return Exported(model=model, config=config, path=path)
 
 

@@ -72,6 +72,21 @@ def tiny_federated_config() -> Config:
     return replace(config, preset="tiny-fed", model=replace(config.model, second_stage=second))
 
 
+def tiny_many_classes_config(count: int = 1203) -> Config:
+    """`tiny_federated_config` with as many classes as LVIS has, and its 300 detections."""
+    config = tiny_federated_config()
+    second = config.model.second_stage
+    assert second is not None
+    second = replace(second, score_threshold=0.02, detections=300)
+    return replace(
+        config,
+        preset="tiny-many",
+        class_names=tuple(f"class {index}" for index in range(count)),
+        category_ids=tuple(range(1, count + 1)),
+        model=replace(config.model, second_stage=second),
+    )
+
+
 def tiny_config() -> Config:
     """Three classes, category ids with gaps, a 64 x 96 canvas, two steps of training."""
     return Config(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from native_libraries import FAKE
+from cn2 import __version__
+from native_libraries import FAKE, compile_c
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"trainer", "export", "runtime", "plugins"}
@@ -174,6 +175,49 @@ def test_the_sdist_holds_the_native_sources(thin_source: Path) -> None:
     assert not any(name.endswith((".so", "onnxruntime_c_api.h")) for name in names)
     (again,) = (thin_source / "unpacked").iterdir()
     assert "cn2/plugins/lib/libcn2.so" in names_in(build(again, CN2_NATIVE="1"))
+
+
+def headers() -> str:
+    """ONNXRUNTIME_ROOT for a build of a copy of this checkout; skips where there is none."""
+    found = os.environ.get("ONNXRUNTIME_ROOT") or str(ROOT / "plugins/third_party/onnxruntime")
+    if not any(Path(found).rglob("onnxruntime_c_api.h")):
+        pytest.skip("no header of ONNX Runtime; python3 plugins/fetch_headers.py")
+    return found
+
+
+VERSION_C = """
+#include <cn2.h>
+#include <stdio.h>
+int main(void) { return puts(cn2_version()) < 0 || cn2_abi_version() != CN2_ABI_VERSION; }
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_of_this_checkout_with_its_libraries(tmp_path: Path) -> None:
+    wheel = build(copy_source(tmp_path / "source"), CN2_NATIVE="1", ONNXRUNTIME_ROOT=headers())
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
+    plugins = target / "cn2" / "plugins"
+    for name in ("lib/libcn2.so", "lib/libcn2_ort_ops.so", "include/cn2.h"):
+        assert (plugins / name).is_file()
+    shutil.rmtree(tmp_path / "source")  # the libraries need nothing of it
+    probe = subprocess.run(
+        [sys.executable, "-m", "cn2.runtime.probe", "native", "cpu"],
+        env={**os.environ, "PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(probe.stdout)["works"] is True
+    (tmp_path / "version.c").write_text(VERSION_C)
+    flags = (f"-I{plugins / 'include'}", f"-L{plugins / 'lib'}", "-lcn2")
+    program = compile_c(tmp_path / "version.c", tmp_path / "version", *flags)
+    said = subprocess.run(
+        [program], env={"LD_LIBRARY_PATH": str(plugins / "lib")}, capture_output=True, check=True
+    )
+    assert said.stdout.decode().split() == [__version__]
 
 
 @pytest.mark.slow

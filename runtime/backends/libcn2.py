@@ -17,6 +17,7 @@ from typing import Any
 from cn2.plugins import library_path
 
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError, PluginError
+from .ort_operators import GET_IT
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ RGB8, BGR8, RGBA8, BGRA8, GREY8, NV12 = range(6)
 HOST, CUDA = 0, 1
 LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR = range(4)
 NO_LIBRARY = "libcn2 is not here"
-NO_LIBRARY_FIX = "make native in a source tree, or install a wheel that was built with a compiler"
+BROKEN_FIX = "run make native again, or install the package again"
 
 ERRORS: dict[int, type[Exception]] = {  # of each status but CN2_OK, 0
     1: ValueError,  # CN2_INVALID_ARGUMENT
@@ -171,13 +172,11 @@ class Libcn2:
                     function.errcheck = self._raise
                 setattr(self, name, function)
         except (OSError, AttributeError) as error:
-            raise PluginError(
-                f"{path}: cannot be loaded ({error}); run make native again"
-            ) from error
+            raise PluginError(f"{path}: cannot be loaded ({error}); {BROKEN_FIX}") from error
         found = self.abi_version()
         if found != ABI_VERSION:
             raise PluginError(
-                f"{path}: ABI {found}, this package needs {ABI_VERSION}; run make native again"
+                f"{path}: ABI {found}, this package needs {ABI_VERSION}; {BROKEN_FIX}"
             )
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -198,7 +197,7 @@ def open_library() -> Libcn2:
     """
     path = library_path("cn2")
     if path is None:
-        raise BackendUnavailableError(f"{NO_LIBRARY}; {NO_LIBRARY_FIX}")
+        raise BackendUnavailableError(f"{NO_LIBRARY}; {GET_IT}")
     return _load(path)
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..arrays import DevicePicture
 from ..detections import Detections
-from ..errors import BackendUnavailableError
+from ..errors import BackendUnavailableError, ModelFormatError
 from ..machine import has_cuda_driver
 from ..manifest import Manifest
 from ..pictures import Pixels
@@ -68,16 +68,18 @@ class NativeBackend:
         *,
         device: str = "auto",
         threads: int | None = None,
-        standard_ops: bool = False,
+        fused: bool | None = None,
     ) -> Self:
         """Open a file of `cn2 export`.
 
         Args:
             device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
             threads: CPU threads of one call; None: one per core.
-            standard_ops: do without libcn2's own operators (docs/operators.md).
+            fused: run fused operators (docs/operators.md) by libcn2's kernels; False: by their
+                bodies; None: by the kernels where the file has some; True: it must have some.
         Raises:
-            ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says.
+            ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says;
+                `fused` was asked for, and it has no such operators.
             BackendUnavailableError: libcn2 was not built, there is no ONNX Runtime, or the device
                 that was asked for does not work.
             PluginError: libcn2 is of another version, or cannot be loaded.
@@ -86,11 +88,11 @@ class NativeBackend:
         library = libcn2.open_library()
         if device == "auto" and has_cuda_driver():
             try:
-                return cls._open(library, path, "cuda:0", threads, standard_ops)
+                return cls._open(library, path, "cuda:0", threads, fused)
             except BackendUnavailableError as error:
                 logger.info("%s: not on CUDA (%s)", path, error)
         where = {"auto": "cpu", "cuda": "cuda:0"}.get(device, device)
-        return cls._open(library, path, where, threads, standard_ops)
+        return cls._open(library, path, where, threads, fused)
 
     @classmethod
     def _open(
@@ -99,7 +101,7 @@ class NativeBackend:
         path: Path,
         device: str,
         threads: int | None,
-        standard_ops: bool,
+        fused: bool | None,
     ) -> Self:
         if device != "cpu":
             _load_cuda_libraries()
@@ -108,11 +110,16 @@ class NativeBackend:
             threads=threads or 0,
             device=device.encode(),
             runtime_path=None if runtime is None else os.fsencode(runtime),
-            standard_ops=standard_ops,
+            standard_ops=fused is False,
         )
         model = libcn2.Handle()
         library.model_open(os.fsencode(path), byref(options), byref(model))
         backend = cls(library, model, device, path)
+        if fused and backend.manifest.ops != "fused":
+            raise ModelFormatError(
+                f"{path}: expected fused operators, got {backend.manifest.ops} ones; "
+                f"export it with --ops fused, or open it without fused=True"
+            )
         logger.info("%s: native, %s", path, backend.runtime)
         return backend
 

@@ -21,6 +21,7 @@ from .base import (
     check_score_threshold,
 )
 from .onnx_header import read_metadata
+from .ort_operators import add_operators
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession  # type: ignore[import-untyped]
@@ -44,10 +45,17 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(
-        self, session: InferenceSession, manifest: Manifest, device: str, path: Path
+        self,
+        session: InferenceSession,
+        manifest: Manifest,
+        device: str,
+        path: Path,
+        *,
+        fused: bool = False,
     ) -> None:
         self.manifest = manifest
         self.device = device
+        self.fused = fused  # whether our kernels run
         self._path = path
         self._session: InferenceSession | None = session
         self._run_options = import_onnxruntime().RunOptions()
@@ -57,7 +65,13 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def open(
-        cls, path: Path, *, device: str = "auto", threads: int | None = None, tf32: bool = False
+        cls,
+        path: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        tf32: bool = False,
+        fused: bool | None = None,
     ) -> Self:
         """Open a file of `cn2 export`.
 
@@ -65,15 +79,21 @@ class OnnxRuntimeBackend:
             device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
             threads: CPU threads of one operator; None: one per core.
             tf32: let CUDA round the factors of products to 10 bits; faster, off by 1e-3.
+            fused: run fused operators by the kernels of libcn2_ort_ops; None: where it is here, the
+                file has some and the device is the CPU.
         Raises:
             ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says.
             BackendUnavailableError: onnxruntime is not installed, or CUDA was asked for and does
-                not work.
+                not work; `fused` was asked for, and there is no library or CPU.
+            PluginError: `fused` was asked for, and the library does not load or fit.
         """
         check_options(device, threads)
         manifest = manifest_from_metadata(read_metadata(path), str(path))
         providers = _providers(device, tf32)
-        session = _open_session(path, providers, threads)
+        options = _session_options(threads)
+        on_cpu = providers == [CPU]
+        kernels = add_operators(options, manifest, path, on_cpu=on_cpu, wanted=fused)
+        session = _open_session(path, providers, options)
         used = session.get_providers()[0]
         if device.startswith("cuda") and used != CUDA:
             raise BackendUnavailableError(
@@ -82,8 +102,12 @@ class OnnxRuntimeBackend:
             )
         _check_graph(session, manifest, path)
         where = "cpu" if used == CPU else f"cuda:{_cuda_number(device)}"
-        logger.info("%s: onnxruntime on %s", path, where)
-        return cls(session, manifest, where, path)
+        ways = {
+            "standard": "",
+            "fused": f", fused operators by {'kernels' if kernels else 'bodies'}",
+        }
+        logger.info("%s: onnxruntime on %s%s", path, where, ways[manifest.ops])
+        return cls(session, manifest, where, path, fused=kernels)
 
     def infer(
         self,
@@ -168,12 +192,16 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open_session(path: Path, providers: list[Any], threads: int | None) -> InferenceSession:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
+def _session_options(threads: int | None) -> Any:
+    options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors only
     if threads is not None:
         options.intra_op_num_threads = threads
+    return options
+
+
+def _open_session(path: Path, providers: list[Any], options: Any) -> InferenceSession:
+    ort = import_onnxruntime()
     try:
         session: InferenceSession = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own

@@ -33,6 +33,7 @@ from conformance.official import (
     load_fixture,
     marked_slow,
 )
+from native_libraries import needs_library
 
 PORTRAIT = "036"
 SHAPES = ("009", PORTRAIT, "025", "072", "078")  # COCO pictures of 4:3, 3:4, 3:2, 2:3 and 1:1
@@ -118,10 +119,15 @@ def test_detections_are_the_same_in_the_same_order(run: Run) -> None:
     assert not run.found.scores[0, count:].any()
 
 
-def test_the_whole_runtime_gives_the_official_detections(run: Run, shared: Path) -> None:
+@pytest.mark.parametrize(
+    "backend", ["onnxruntime", pytest.param("native", marks=needs_library("cn2"))]
+)
+def test_the_whole_runtime_gives_the_official_detections(
+    backend: str, run: Run, shared: Path
+) -> None:
     """From the picture's file to boxes in its own pixels: resizing, canvas, scaling back."""
     arrays = run.fixture.arrays
-    with Detector.open(run.path, device="cpu") as detector:
+    with Detector.open(run.path, backend=backend, device="cpu") as detector:
         found = detector(shared / "conformance" / "image_shared.png")
     assert detector.manifest.preset == FIXTURES[run.fixture.name]
     np.testing.assert_array_equal(found.class_ids, arrays["det/classes"])

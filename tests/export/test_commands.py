@@ -92,10 +92,10 @@ def test_options_arrive(
     workplace: Path, quick: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--size", "64x96", "--batch", "4", "--proposals", "9", "--verify", "pictures"]
-    words += ["--interpolation", "antialias"]
+    words += ["--interpolation", "antialias", "--ops", "fused"]
     assert cn2(capfd, "export", "tiny.safetensors", "-o", "a.onnx", *words).code == 0
-    form = {name: quick[0][name] for name in ("size", "batch", "proposals")}
-    assert form == {"size": (64, 96), "batch": 4, "proposals": 9}
+    form = {name: quick[0][name] for name in ("size", "batch", "proposals", "ops")}
+    assert form == {"size": (64, 96), "batch": 4, "proposals": 9, "ops": "fused"}
     assert quick[0]["interpolation"] == "antialias"
     assert quick[0]["origin"].license == "CC0-1.0"
 
@@ -121,7 +121,7 @@ def test_a_file_that_does_not_agree_is_not_kept(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--ops", "fused"], "--ops: expected standard, got 'fused'"),
+        (["--ops", "mixed"], "--ops: expected standard or fused, got 'mixed'"),
         (["--precision", "fp16"], "--precision: expected fp32, got 'fp16'"),
         (["--size", "640"], "--size: expected HxW in pixels, for example 384x512, got '640'"),
         (["--size", "60x96"], "multiples of 32, got (60, 96)"),

@@ -19,6 +19,8 @@ from cn2.runtime.preprocess import place_picture
 from cn2.trainer.checkpoint import save_checkpoint
 from exported import Exported, canvases
 from factories import picture, tiny_one_stage_config
+from native_agreement import assert_native_agrees
+from native_libraries import needs_library
 
 
 @pytest.mark.parametrize(
@@ -108,3 +110,8 @@ def test_undecided_pairs_are_of_one_class() -> None:
     assert undecided_pairs(boxes, classes, closed, 0.6 + 2 * MARGIN).tolist() == []
     first = torch.tensor([True, False, False, False])
     assert undecided_pairs(boxes, classes, first, 0.55).tolist() == [0, 1]
+
+
+@needs_library("cn2")
+def test_libcn2_finds_the_same(one_stage: Exported) -> None:
+    assert_native_agrees(one_stage.path)

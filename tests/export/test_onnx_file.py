@@ -21,6 +21,8 @@ from cn2.runtime.errors import OutputError
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
 from exported import ORIGIN, Exported, canvases, lively_detector
 from factories import tiny_config
+from native_agreement import assert_native_agrees
+from native_libraries import needs_library
 
 # float32 in another order: some 4e-3 px and 5e-5 here, where the boxes of fresh layers vary widely.
 BOX_ATOL_PX = 0.01  # a fifth of the released limit
@@ -295,3 +297,10 @@ def test_a_failed_write_leaves_the_old_file(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@needs_library("cn2")
+@pytest.mark.parametrize("name", ["tiny", "nano"])
+def test_libcn2_finds_the_same(name: str, request: pytest.FixtureRequest) -> None:
+    runtime = assert_native_agrees(request.getfixturevalue(name).path)
+    assert runtime.endswith(" on cpu, standard operators")

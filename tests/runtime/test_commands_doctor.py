@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
 from cn2.runtime import doctor, probe
 from command_line import cn2
+from native_libraries import needs_library
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 
@@ -96,6 +100,33 @@ def test_a_missing_library_names_the_pip_line(
     answer = probe.probe(backend, "cpu")
     assert answer["fix"] == f"pip install 'cn2[{extra}]'"
     assert f"No module named {backend!r}" in answer["reason"]
+
+
+def test_native_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    answer = doctor.run_probe("native", "cpu")
+    assert (answer["works"], answer["reason"]) == (False, "libcn2 is not here")
+    assert answer["fix"].startswith("make native in a source tree, or install a wheel")
+    (tmp_path / "libcn2.so").write_text("no library")
+    answer = doctor.run_probe("native", "cpu")
+    assert answer["reason"].startswith(f"{tmp_path}/libcn2.so: cannot be loaded (")
+    assert answer["fix"] == "run make native again, or install the package again"
+
+
+@needs_library("cn2")
+def test_native_works_on_this_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from cn2 import __version__
+
+    assert doctor.run_probe("native", "cpu") == {"works": True, "version": __version__}
+    monkeypatch.setenv("CN2_ONNXRUNTIME", str(tmp_path / "none.so"))
+    answer = doctor.run_probe("native", "cpu")
+    assert (answer["works"], answer["fix"]) == (False, "pip install 'cn2[cpu]'")
+    assert "none.so" in answer["reason"]
+
+
+def test_the_probes_model_is_the_tests_tiny_one(tmp_path: Path) -> None:
+    written = write_tiny_onnx(tmp_path / "m.onnx")
+    assert onnx.load(written) == onnx.load(probe.PROBE_MODEL)
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:

@@ -115,7 +115,7 @@ def run_python(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-@pytest.mark.parametrize("module", ["cn2", "cn2.runtime"])
+@pytest.mark.parametrize("module", ["cn2", "cn2.runtime", "cn2.plugins"])
 def test_nothing_heavy_loads_early(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
     assert run_python(code).strip() == "[]"

@@ -81,7 +81,7 @@ SIZES = [(64, 96), (96, 64), (128, 192), (70, 70), (480, 640), (1, 300), (300, 1
 
 def test_boxes_of_all_shapes_are_those_of_python(model: Path) -> None:
     """Both scale the same boxes back; the mean grey level does not depend on the resize."""
-    pictures = [grey(40 + 20 * index, *size) for index, size in enumerate(SIZES * 2)]
+    pictures = [grey(40 + 10 * index, *size) for index, size in enumerate(SIZES * 2)]
     native = Detector.open(model, backend="native", device="cpu", threads=1)
     python = Detector.open(model, backend="onnxruntime", device="cpu", threads=1)
     for found, expected in zip(native(pictures), python(pictures), strict=True):
@@ -117,7 +117,7 @@ def test_nano_finds_what_onnxruntime_finds(
 
 
 def test_threads_equal_serial(nano: Detector, scenes: list[np.ndarray]) -> None:
-    pictures = [scene[: 60 + 20 * index, : 80 + 25 * index] for index, scene in enumerate(scenes)]
+    pictures = [scene[: 200 + 30 * index, : 250 + 40 * index] for index, scene in enumerate(scenes)]
     alone = [nano(picture, 0.02) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda picture: nano(picture, 0.02), pictures * 3))

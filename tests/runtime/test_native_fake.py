@@ -200,11 +200,13 @@ def test_no_onnxruntime_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_reach_c(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(native, "find_onnxruntime", lambda: tmp_path / "o.so")
     monkeypatch.delenv("CN2_ONNXRUNTIME", raising=False)
-    backend = NativeBackend.open(model, device="cpu", threads=3, standard_ops=True)
+    backend = NativeBackend.open(model, device="cpu", threads=3, fused=False)
     assert backend.runtime == f"device cpu, threads 3, standard_ops 1, {tmp_path / 'o.so'}"
     monkeypatch.setenv("CN2_ONNXRUNTIME", "its own")
     runtime = NativeBackend.open(model, device="cuda").runtime
     assert runtime == "device cuda:0, threads 0, standard_ops 0, null"
+    with pytest.raises(ModelFormatError, match=r"m.onnx: expected fused operators, got standard o"):
+        NativeBackend.open(model, device="cpu", fused=True)
     for wrong in ({"threads": 0}, {"device": "gpu"}):
         with pytest.raises(ValueError, match="expected"):
             Detector.open(model, backend="native", **wrong)  # type: ignore[arg-type]

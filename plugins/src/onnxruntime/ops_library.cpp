@@ -1,6 +1,9 @@
 // libcn2_ort_ops: what ONNX Runtime calls after it has loaded the library.
 #include "ops.h"
 
+// The version of the domain cn2 (docs/operators.md), which whoever loads the library compares with its own.
+extern "C" __attribute__((visibility("default"))) uint32_t cn2_operators_version(void) { return 1; }
+
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(cn2::kOrtApiVersion);
