@@ -1,5 +1,5 @@
-/* What needs the stub engine: memory that runs out at any allocation, none in the steady state, device
- * memory (with fake_libcuda.c), engines, runs that fail. checks MODEL.onnx MODEL.engine */
+/* What needs the stub engine: memory that runs out at any allocation, none in the steady state,
+ * device memory (with fake_libcuda.c), engines, runs that fail. checks MODEL.onnx MODEL.engine */
 #include <cn2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +9,10 @@ void cn2_test_fail_allocation(long count);
 
 enum { WIDTH = 96, HEIGHT = 64, MOST_ALLOCATIONS = 100000 };
 
-#define CHECK(condition)                                                                  \
-  if (!(condition)) {                                                                     \
-    fprintf(stderr, "line %d: not %s; %s\n", __LINE__, #condition, cn2_last_error());     \
-    exit(1);                                                                              \
+#define CHECK(condition)                                                              \
+  if (!(condition)) {                                                                 \
+    fprintf(stderr, "line %d: not %s; %s\n", __LINE__, #condition, cn2_last_error()); \
+    exit(1);                                                                          \
   }
 
 static unsigned char pixels[WIDTH * HEIGHT * 3];
@@ -33,7 +33,9 @@ typedef struct {
   size_t count;
 } session;
 
-static cn2_status open_model(session *own) { return cn2_model_open(own->path, NULL, &own->model); }
+static cn2_status open_model(session *own) {
+  return cn2_model_open(own->path, NULL, &own->model);
+}
 
 static cn2_status create_context(session *own) {
   return cn2_context_create(own->model, &own->context);
@@ -65,7 +67,8 @@ static cn2_status resize_all(session *own) {
   return status != CN2_OK ? status : cn2_resize(&image, CN2_LINEAR, rgb, 31, 21, 0);
 }
 
-/* Let the first allocation fail, then the second, ..., until the call succeeds; how many there are. */
+/* Let the first allocation fail, then the second, ..., until the call succeeds; how many there
+ * are. */
 static long run_out_of_memory(cn2_status (*call)(session *), session *own) {
   long count;
   for (count = 0; count < MOST_ALLOCATIONS; count++) {

@@ -1,4 +1,5 @@
-/* NVIDIA's driver for tests: one device, whose memory is the host's; copies that are not from the device fail. */
+/* NVIDIA's driver for tests: one device, whose memory is the host's; copies that are not from the
+ * device fail. */
 #include <stddef.h>
 #include <string.h>
 
@@ -20,7 +21,9 @@ typedef struct {
 
 static int depth; /* contexts that are current */
 
-int cuInit(unsigned flags) { return flags == 0 ? 0 : 1; }
+int cuInit(unsigned flags) {
+  return flags == 0 ? 0 : 1;
+}
 
 int cuDeviceGet(int *device, int number) {
   *device = number;
@@ -33,7 +36,9 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
   return device;
 }
 
-int cuDevicePrimaryCtxRelease_v2(int device) { return device; }
+int cuDevicePrimaryCtxRelease_v2(int device) {
+  return device;
+}
 
 int cuCtxPushCurrent_v2(void *context) {
   depth++;

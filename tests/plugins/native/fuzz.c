@@ -1,7 +1,8 @@
 /* Call the public functions at random: fuzz MODEL.onnx MODEL.engine CALLS SEED
  *
- * Pointers are good or null, and memory is as large as the call says; all else may be anything. Prints how
- * many calls of each function succeeded. A crash, or a finding of a sanitizer, is the failure. */
+ * Pointers are good or null, and memory is as large as the call says; all else may be anything.
+ * Prints how many calls of each function succeeded. A crash, or a finding of a sanitizer, is the
+ * failure. */
 #include <cn2.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ static size_t draw_pitch(void) {
   return draw(12) == 0 ? odd[draw(4)] : draw(2) ? 0 : draw(PITCH + 1);
 }
 
-/* A struct of any size that a caller can have, at the start of `memory`, LONGER bytes longer than it. */
+/* A struct of any size that a caller can have, at the start of `memory`, LONGER bytes longer than
+ * it. */
 static void resize_struct(void *memory, size_t known) {
   unsigned char *bytes = memory;
   uint32_t size = (uint32_t)known;

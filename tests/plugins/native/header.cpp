@@ -6,23 +6,23 @@
 #include <vector>
 
 struct Close {
-  void operator()(cn2_model *model) const { cn2_model_close(model); }
-  void operator()(cn2_context *context) const { cn2_context_destroy(context); }
+  void operator()(cn2_model* model) const { cn2_model_close(model); }
+  void operator()(cn2_context* context) const { cn2_context_destroy(context); }
 };
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   if (count != 3) {
     return 2;
   }
   cn2_model_options options = CN2_MODEL_OPTIONS_INIT;
   options.runtime_path = arguments[2];
-  cn2_model *opened = nullptr;
+  cn2_model* opened = nullptr;
   if (cn2_model_open(arguments[1], &options, &opened) != CN2_OK) {
     std::cerr << cn2_last_error() << '\n';
     return 1;
   }
   const std::unique_ptr<cn2_model, Close> model(opened);
-  cn2_context *created = nullptr;
+  cn2_context* created = nullptr;
   cn2_context_create(model.get(), &created);
   const std::unique_ptr<cn2_context, Close> context(created);
 

@@ -1,7 +1,7 @@
-// Engines of the test build: any file that libcn2 can check is "run" without a library. Each picture has two
-// detections, all of it (score 0.9, class 0) and an eighth (score from its first pixel, class 1), of
-// which those above the threshold are given. Runs fail where the first pixel of a batch is 13, 0, 7.
-// Memory runs out where cn2_test_fail_allocation says.
+// Engines of the test build: any file that libcn2 can check is "run" without a library. Each
+// picture has two detections, all of it (score 0.9, class 0) and an eighth (score from its first
+// pixel, class 1), of which those above the threshold are given. Runs fail where the first pixel of
+// a batch is 13, 0, 7. Memory runs out where cn2_test_fail_allocation says.
 #include <atomic>
 #include <cstdlib>
 #include <limits>
