@@ -66,8 +66,9 @@ static cn2_status detect(cn2_model *model, const cn2_image *image, float score) 
   }
   for (i = 0; status == CN2_OK && i < count && i < MOST; i++) {
     const cn2_detection *one = &found[i];
-    printf("%.3f  %s  %.1f %.1f %.1f %.1f\n", one->score, cn2_model_class_name(model, one->class_id),
-           one->box[0], one->box[1], one->box[2], one->box[3]);
+    printf("%.3f  %s  %.1f %.1f %.1f %.1f\n", one->score,
+           cn2_model_class_name(model, one->class_id), one->box[0], one->box[1], one->box[2],
+           one->box[3]);
   }
   cn2_context_destroy(context);
   return status;

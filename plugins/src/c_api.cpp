@@ -58,7 +58,7 @@ void check_pointer(const void* pointer, const char* name) {
 cn2::EngineOptions read_options(const cn2_model_options* given) {
   const cn2_model_options defaults = CN2_MODEL_OPTIONS_INIT;
   const cn2_model_options options =
-      given == nullptr ? defaults : cn2::read_struct(given, defaults, "options");
+      given == nullptr ? defaults : cn2::read_struct(given, defaults, {"options"});
   if (options.threads < 0) {
     cn2::invalid("threads: expected 0 (one per core) or more, got ", options.threads);
   }
@@ -73,7 +73,7 @@ cn2::EngineOptions read_options(const cn2_model_options* given) {
 float read_threshold(const cn2_detect_options* given) {
   const cn2_detect_options defaults = CN2_DETECT_OPTIONS_INIT;
   return given == nullptr ? defaults.score_threshold
-                          : cn2::read_struct(given, defaults, "options").score_threshold;
+                          : cn2::read_struct(given, defaults, {"options"}).score_threshold;
 }
 
 cn2_model_info describe(const cn2::Manifest& manifest) {
@@ -115,7 +115,7 @@ cn2::Target read_target(uint8_t* rgb, int32_t width, int32_t height, size_t pitc
   shape.width = width;
   shape.height = height;
   shape.pitch = pitch;
-  const cn2::Pixels checked = cn2::check_image(shape, "rgb");
+  const cn2::Pixels checked = cn2::check_image(shape, {"rgb"});
   return {rgb, checked.size, checked.pitch};
 }
 
@@ -183,7 +183,7 @@ void cn2_model_close(cn2_model* model) {
 cn2_status cn2_model_get_info(const cn2_model* model, cn2_model_info* info) {
   return guard([&] {
     check_pointer(model, "model");
-    cn2::write_struct(describe(model->shared->manifest), info, "info");
+    cn2::write_struct(describe(model->shared->manifest), info, {"info"});
   });
 }
 
@@ -212,7 +212,7 @@ cn2_status cn2_resize(const cn2_image* image, int32_t interpolation, uint8_t* rg
   return guard([&] {
     const cn2_image defaults = CN2_IMAGE_INIT;
     const cn2::Pixels picture =
-        cn2::check_image(cn2::read_struct(image, defaults, "image"), "image");
+        cn2::check_image(cn2::read_struct(image, defaults, {"image"}), {"image"});
     if (picture.memory != CN2_HOST) {
       cn2::invalid("image: expected host memory, got CN2_CUDA");
     }
@@ -257,7 +257,7 @@ cn2_status cn2_context_get_timings(const cn2_context* context, cn2_timings* timi
     const cn2::Timings& measured = context->context.timings();
     const cn2_timings result = {sizeof(cn2_timings), measured.preprocess_ms, measured.inference_ms,
                                 measured.postprocess_ms};
-    cn2::write_struct(result, timings, "timings");
+    cn2::write_struct(result, timings, {"timings"});
   });
 }
 
@@ -269,7 +269,7 @@ cn2_status cn2_infer(cn2_context* context, const uint8_t* canvases, int32_t batc
     check_pointer(canvases, "canvases");
     check_pointer(picture_sizes, "picture_sizes");
     const cn2_raw_detections defaults = CN2_RAW_DETECTIONS_INIT;
-    cn2::read_struct(raw, defaults, "raw");  // before the work
+    cn2::read_struct(raw, defaults, {"raw"});  // before the work
     const cn2::EngineInput input = {canvases, batch, height, width, picture_sizes};
     const cn2::EngineOutput output = context->context.infer(input, read_threshold(options));
     const cn2_raw_detections result = {sizeof(cn2_raw_detections),
@@ -278,7 +278,7 @@ cn2_status cn2_infer(cn2_context* context, const uint8_t* canvases, int32_t batc
                                        output.boxes,
                                        output.scores,
                                        output.classes};
-    cn2::write_struct(result, raw, "raw");
+    cn2::write_struct(result, raw, {"raw"});
   });
 }
 

@@ -119,7 +119,8 @@ void Context::plan(const ImageList& images) {
   placed_.clear();
   const CanvasRule& rule = model_->manifest.canvas;
   for (size_t index = 0; index < images.size(); ++index) {
-    const Pixels pixels = check_image(images.at(index), text("images[", index, "]"));
+    const Pixels pixels =
+        check_image(images.at(index), {"images", static_cast<std::ptrdiff_t>(index)});
     if (pixels.memory == CN2_CUDA && !model_->engine->cuda_device()) {
       fail(CN2_UNAVAILABLE, "images[", index,
            "]: expected host memory, as this model runs on the CPU (", model_->runtime,

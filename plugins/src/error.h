@@ -3,12 +3,25 @@
 
 #include <cn2.h>
 
+#include <cstddef>
 #include <locale>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <utility>
 
 namespace cn2 {
+
+// What a message is about: "options", or "images[2]"; a text only once it is needed.
+struct Name {
+  const char* word;
+  std::ptrdiff_t index = -1;  // below 0: it is not one of several
+};
+
+inline std::ostream& operator<<(std::ostream& stream, const Name& name) {
+  stream << name.word;
+  return name.index < 0 ? stream : stream << '[' << name.index << ']';
+}
 
 // A failed call: its status, and in one line what was expected, what came and what to do.
 struct Error {

@@ -4,8 +4,6 @@
 #include <cstring>
 #include <limits>
 
-#include "error.h"
-
 namespace cn2 {
 namespace {
 
@@ -25,7 +23,7 @@ size_t bytes_per_pixel(int32_t format) {
   }
 }
 
-void check_size(const cn2_image& image, const std::string& what) {
+void check_size(const cn2_image& image, Name what) {
   const auto fits = [](int32_t side) { return side >= 1 && side <= kLongestSide; };
   if (!fits(image.width) || !fits(image.height)) {
     invalid(what, ": expected a width and height from 1 to ", kLongestSide, ", got ", image.width,
@@ -37,7 +35,7 @@ void check_size(const cn2_image& image, const std::string& what) {
   }
 }
 
-size_t check_pitch(size_t pitch, size_t row, const char* name, const std::string& what) {
+size_t check_pitch(size_t pitch, size_t row, const char* name, Name what) {
   if (pitch != 0 && (pitch < row || pitch > kLargestPitch)) {
     invalid(what, ": expected a ", name, " of 0 or at least the ", row, " bytes of a row, got ",
             pitch);
@@ -96,7 +94,7 @@ size_t Pixels::row_bytes() const {
   return static_cast<size_t>(size.width) * bytes_per_pixel(format);
 }
 
-Pixels check_image(const cn2_image& image, const std::string& what) {
+Pixels check_image(const cn2_image& image, Name what) {
   if (image.format < CN2_RGB8 || image.format > CN2_NV12) {
     invalid(what, ": expected a format from CN2_RGB8 (0) to CN2_NV12 (5), got ", image.format);
   }

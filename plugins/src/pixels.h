@@ -5,9 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 
 #include "canvas.h"
+#include "error.h"
 
 namespace cn2 {
 
@@ -26,7 +26,7 @@ struct Pixels {
 
 // Throws Error (CN2_INVALID_ARGUMENT), naming `what`: a null pointer, a size, pitch, format or
 // memory that no picture has.
-Pixels check_image(const cn2_image& image, const std::string& what);
+Pixels check_image(const cn2_image& image, Name what);
 
 // Where a pixel's red, green and blue lie, in bytes, for formats that keep them together.
 struct PixelLayout {

@@ -70,7 +70,8 @@ void AntialiasResizer::resize(const Pixels& picture, const Target& target) {
   rows_first_ = starts_with_rows(picture.size, target.size);
   scratch_.resize(static_cast<size_t>(picture.size.width) * 3);
   row_bytes_ = rows_first_ ? scratch_.size() : target.row_bytes();
-  kept_.resize(static_cast<size_t>(rows_.taps) * row_bytes_);
+  kept_rows_ = std::min(rows_.taps, picture.size.height);
+  kept_.resize(static_cast<size_t>(kept_rows_) * row_bytes_);
   sums_.resize(row_bytes_);
   int32_t next = 0;  // row of the picture
   for (int32_t y = 0; y < target.size.height; ++y) {
@@ -96,7 +97,7 @@ void AntialiasResizer::keep_row(const Pixels& picture, int32_t y) {
 }
 
 uint8_t* AntialiasResizer::kept_row(int32_t y) {
-  return kept_.data() + static_cast<size_t>(y % rows_.taps) * row_bytes_;
+  return kept_.data() + static_cast<size_t>(y % kept_rows_) * row_bytes_;
 }
 
 void AntialiasResizer::blend(int32_t y, uint8_t* bytes) {

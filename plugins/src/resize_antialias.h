@@ -46,8 +46,9 @@ class AntialiasResizer {
   AntialiasAxis columns_, rows_;
   bool rows_first_ = false;       // along y before along x
   size_t row_bytes_ = 0;          // of a kept row
+  int32_t kept_rows_ = 1;         // at most as many as one row of the result takes
   std::vector<uint8_t> scratch_;  // a row of the picture
-  std::vector<uint8_t> kept_;     // the last rows_.taps rows; resized along x unless y is first
+  std::vector<uint8_t> kept_;     // the last rows; resized along x unless y is first
   std::vector<int32_t> sums_;     // of one row of the result
 };
 

@@ -93,13 +93,7 @@ void LinearResizer::halve(const Pixels& picture, const Target& target) {
   for (int32_t y = 0; y < target.size.height; ++y) {
     const uint8_t* above = rgb_row(picture, 2 * y, scratch_[0].data());
     const uint8_t* below = rgb_row(picture, 2 * y + 1, scratch_[1].data());
-    uint8_t* mean = target.row(y);
-    for (int32_t x = 0; x < target.size.width; ++x, above += 6, below += 6, mean += 3) {
-      for (int colour = 0; colour < 3; ++colour) {
-        const int sum = above[colour] + above[colour + 3] + below[colour] + below[colour + 3];
-        mean[colour] = static_cast<uint8_t>((sum + 2) >> 2);
-      }
-    }
+    linear_mean(above, below, target.size.width, target.row(y));
   }
 }
 

@@ -83,8 +83,7 @@ std::span<const size_t> field_ends<cn2_raw_detections>() {
   return kRawDetections;
 }
 
-size_t check_struct(const void* given, std::span<const size_t> ends, size_t known,
-                    const char* what) {
+size_t check_struct(const void* given, std::span<const size_t> ends, size_t known, Name what) {
   if (given == nullptr) {
     invalid(what, ": expected a pointer, got null");
   }
@@ -113,14 +112,14 @@ ImageList::ImageList(const cn2_image* images, size_t count)
 }
 
 cn2_image ImageList::at(size_t index) const {
-  const std::string what = text("images[", index, "]");
+  const Name what = {"images", static_cast<std::ptrdiff_t>(index)};
   const char* given = images_ + index * stride_;
   if (struct_size(given) != stride_) {
     invalid(what, ": expected a struct_size of ", stride_, " as the first picture's, got ",
             struct_size(given));
   }
   const cn2_image defaults = CN2_IMAGE_INIT;
-  return read_struct(reinterpret_cast<const cn2_image*>(given), defaults, what.c_str());
+  return read_struct(reinterpret_cast<const cn2_image*>(given), defaults, what);
 }
 
 }  // namespace cn2

@@ -21,12 +21,11 @@ std::span<const size_t> field_ends();
 // Throws Error (CN2_INVALID_ARGUMENT), naming `what`, unless a struct of this size can be read: it
 // ends with a field, or is longer and all zero past the fields that are known here. Returns the
 // size.
-size_t check_struct(const void* given, std::span<const size_t> ends, size_t known,
-                    const char* what);
+size_t check_struct(const void* given, std::span<const size_t> ends, size_t known, Name what);
 
 // A caller's struct; the fields that it lacks are those of `defaults`.
 template <class T>
-T read_struct(const T* given, const T& defaults, const char* what) {
+T read_struct(const T* given, const T& defaults, Name what) {
   const size_t size = check_struct(given, field_ends<T>(), sizeof(T), what);
   T result = defaults;
   std::memcpy(&result, given, std::min(size, sizeof(T)));
@@ -35,7 +34,7 @@ T read_struct(const T* given, const T& defaults, const char* what) {
 
 // Fill the fields that a caller's struct has; its struct_size stays.
 template <class T>
-void write_struct(const T& result, T* given, const char* what) {
+void write_struct(const T& result, T* given, Name what) {
   const size_t size = check_struct(given, field_ends<T>(), sizeof(T), what);
   constexpr size_t header = sizeof(uint32_t);
   std::memcpy(reinterpret_cast<char*>(given) + header,

@@ -11,16 +11,10 @@ import pytest
 from c_library import Library, Model
 from cn2.plugins import library_path
 from native_kernels import Kernels
+from plugin_tools import missing
 from tiny_onnx import write_tiny_onnx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def missing(what: str) -> None:
-    """Skip, naming what is not here; with CI=1 fail instead."""
-    if os.environ.get("CI"):
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +34,6 @@ def library() -> Library:
     path = library_path("cn2")
     if path is None:
         missing("libcn2: not built; make native")
-    assert path is not None
     return Library(path)
 
 
@@ -70,10 +63,7 @@ def find_library(variable: str, default: Path) -> Path:
     """A library's file; without it the test is skipped, or fails where CI is set."""
     path = Path(os.environ.get(variable, default))
     if not path.is_file():
-        message = f"{path}: expected a native library, found none; run make native"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"{path}: expected a native library, found none; run make native")
     return path
 
 

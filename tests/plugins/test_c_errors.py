@@ -17,6 +17,7 @@ import onnx
 import pytest
 
 from c_library import (
+    INFERENCE_ERROR,
     INVALID_ARGUMENT,
     LOG_CALLBACK,
     MODEL_ERROR,
@@ -244,6 +245,40 @@ def test_graphs_that_break_the_contract(
         path.write_bytes(model.SerializeToString())
         status = open_status(library, path, runtime_path=onnxruntime_path)
         refused(library, status, MODEL_ERROR, said)
+
+
+def test_a_graph_that_fails_while_it_runs(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    """It gathers a column that is not there; the context is good for more calls."""
+    model = onnx.load(tiny_path)
+    columns = next(one for one in model.graph.initializer if one.name == "height_width")
+    columns.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 9], np.int64), columns.name))
+    tiny_path.write_bytes(model.SerializeToString())
+    opened = library.open(tiny_path, threads=1, runtime_path=onnxruntime_path)
+    for _ in range(2):
+        with pytest.raises(Failed, match="ONNX Runtime failed on images of") as caught:
+            opened.detect([image(GREY)])
+        assert caught.value.status == INFERENCE_ERROR
+        assert "\n" not in str(caught.value)
+    opened.close()
+
+
+def test_onnxruntime_without_memory(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    """The graph wants 150 MB for a canvas, in a process that may take 60 more."""
+    code = "import ctypes, resource, sys; sys.path.insert(0, 'tests'); from c_library import *\n"
+    code += "import numpy as np; from pathlib import Path; lib = Library(Path(sys.argv[1]))\n"
+    code += "model = lib.open(Path(sys.argv[2]), threads=1, runtime_path=sys.argv[3].encode())\n"
+    code += "canvas = np.zeros((3200, 3200, 3), np.uint8); sizes = np.full((1, 2), 9, np.int32)\n"
+    code += "held = int(open('/proc/self/statm').read().split()[0]) * 4096 + 60_000_000\n"
+    code += "resource.setrlimit(resource.RLIMIT_AS, (held, held))\n"
+    code += "raw = RawDetections(ctypes.sizeof(RawDetections))\n"
+    code += "print(lib.infer(model.context, canvas.ctypes.data, 1, 3200, 3200, sizes.ctypes.data,"
+    code += " None, ctypes.byref(raw)), lib.last_error().decode())"
+    said = run_python(code, library.path, tiny_path, onnxruntime_path.decode())
+    assert said.startswith(f"{OUT_OF_MEMORY} {tiny_path}: ONNX Runtime failed"), said
 
 
 MANIFESTS = {  # a change of a good manifest, as JSON; None removes the key

@@ -1,7 +1,8 @@
 /* Call the public functions at random: fuzz MODEL.onnx MODEL.engine CALLS SEED
  *
- * Pointers are good or null, and memory is as large as the call says; all else may be anything. Prints how
- * many calls of each function succeeded. A crash, or a finding of a sanitizer, is the failure. */
+ * Pointers are good or null, and memory is as large as the call says; all else may be anything.
+ * Prints how many calls of each function succeeded. A crash, or a finding of a sanitizer, is the
+ * failure. */
 #include <cn2.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ static size_t draw_pitch(void) {
   return draw(12) == 0 ? odd[draw(4)] : draw(2) ? 0 : draw(PITCH + 1);
 }
 
-/* A struct of any size that a caller can have, at the start of `memory`, LONGER bytes longer than it. */
+/* A struct of any size that a caller can have, at the start of `memory`, LONGER bytes longer than
+ * it. */
 static void resize_struct(void *memory, size_t known) {
   unsigned char *bytes = memory;
   uint32_t size = (uint32_t)known;
@@ -59,9 +61,9 @@ static void resize_struct(void *memory, size_t known) {
   memcpy(memory, &size, sizeof(size));
 }
 
-#define STRUCT(type)            \
-  union {                       \
-    type of;                    \
+#define STRUCT(type)                   \
+  union {                              \
+    type of;                           \
     char bytes[sizeof(type) + LONGER]; \
   }
 
@@ -185,9 +187,10 @@ static cn2_status call_infer(void) {
   resize_struct(&options, sizeof(options.of));
   resize_struct(&raw, sizeof(raw.of));
   return cn2_infer(draw(16) ? context : NULL, draw(16) ? canvases : NULL,
-                   draw(8) ? 1 + (int32_t)draw(2) : -draw_side(), draw(8) ? side : draw_number(96) % 97,
-                   draw(8) ? side : draw_number(96) % 97, draw(16) ? sizes : NULL,
-                   draw(2) ? &options.of : NULL, draw(16) ? &raw.of : NULL);
+                   draw(8) ? 1 + (int32_t)draw(2) : (int32_t)draw(2) - 1,
+                   draw(8) ? side : draw_number(96) % 97, draw(8) ? side : draw_number(96) % 97,
+                   draw(16) ? sizes : NULL, draw(2) ? &options.of : NULL,
+                   draw(16) ? &raw.of : NULL);
 }
 
 static void ignore_log(void *user, int32_t level, const char *message) {
@@ -202,11 +205,11 @@ static cn2_status call_log(void) {
 }
 
 int main(int count, char **arguments) {
-  static cn2_status (*const functions[FUNCTIONS])(void) = {call_open,   call_info,    call_create,
-                                                           call_resize, call_detect,  call_infer,
+  static cn2_status (*const functions[FUNCTIONS])(void) = {call_open,    call_info,   call_create,
+                                                           call_resize,  call_detect, call_infer,
                                                            call_timings, call_log};
-  static const char *const names[FUNCTIONS] = {"open",  "info",    "create", "resize", "detect",
-                                               "infer", "timings", "log"};
+  static const char *const names[FUNCTIONS] = {"open",   "info",  "create",  "resize",
+                                               "detect", "infer", "timings", "log"};
   long good[FUNCTIONS] = {0}, bad[FUNCTIONS] = {0}, calls, i;
   if (count != 5) {
     return 2;

@@ -1,7 +1,7 @@
-// Engines of the test build: any file that libcn2 can check is "run" without a library. Each picture has two
-// detections, all of it (score 0.9, class 0) and an eighth (score from its first pixel, class 1), of
-// which those above the threshold are given. Runs fail where the first pixel of a batch is 13, 0, 7.
-// Memory runs out where cn2_test_fail_allocation says.
+// Engines of the test build: any file that libcn2 can check is "run" without a library. Each
+// picture has two detections, all of it (score 0.9, class 0) and an eighth (score from its first
+// pixel, class 1), of which those above the threshold are given. Runs fail where the first pixel of
+// a batch is 13, 0, 7. Memory runs out where cn2_test_fail_allocation says.
 #include <atomic>
 #include <cstdlib>
 #include <limits>
@@ -25,16 +25,20 @@ extern "C" __attribute__((visibility("default"))) void cn2_test_fail_allocation(
 }
 
 // Those of this library alone, as its symbols are hidden.
-void *operator new(size_t size) {
-  void *memory = allocations_left.fetch_sub(1) > 0 ? std::malloc(size == 0 ? 1 : size) : nullptr;
+void* operator new(size_t size) {
+  void* memory = allocations_left.fetch_sub(1) > 0 ? std::malloc(size == 0 ? 1 : size) : nullptr;
   if (memory == nullptr) {
     throw std::bad_alloc();
   }
   return memory;
 }
 
-void operator delete(void *memory) noexcept { std::free(memory); }
-void operator delete(void *memory, size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 namespace cn2 {
 namespace {
@@ -45,7 +49,7 @@ class StubRun final : public EngineRun {
  public:
   explicit StubRun(float threshold) : default_threshold_(threshold) {}
 
-  EngineOutput infer(const EngineInput &input) override {
+  EngineOutput infer(const EngineInput& input) override {
     if (input.canvases[0] == 13 && input.canvases[1] == 0 && input.canvases[2] == 7) {
       fail(CN2_INFERENCE_ERROR, "stub: asked to fail");
     }
@@ -63,7 +67,7 @@ class StubRun final : public EngineRun {
   }
 
  private:
-  void add(const EngineInput &input, size_t picture, float score, int32_t class_id, float part) {
+  void add(const EngineInput& input, size_t picture, float score, int32_t class_id, float part) {
     if (!(score > input.score_threshold.value_or(default_threshold_))) {
       return;
     }
@@ -81,7 +85,7 @@ class StubRun final : public EngineRun {
 
 class StubEngine final : public Engine {
  public:
-  StubEngine(const Manifest &manifest, const EngineOptions &options)
+  StubEngine(const Manifest& manifest, const EngineOptions& options)
       : threshold_(manifest.score_threshold), cuda_device_(options.cuda_device) {}
   std::unique_ptr<EngineRun> create_run() const override {
     return std::make_unique<StubRun>(threshold_);
@@ -94,8 +98,8 @@ class StubEngine final : public Engine {
   std::optional<int> cuda_device_;
 };
 
-std::unique_ptr<Engine> open_stub(const std::string &, const Manifest &manifest,
-                                  const EngineOptions &options) {
+std::unique_ptr<Engine> open_stub(const std::string&, const Manifest& manifest,
+                                  const EngineOptions& options) {
   return std::make_unique<StubEngine>(manifest, options);
 }
 
@@ -104,8 +108,8 @@ constexpr EngineReader kPlan = {".engine", read_engine_manifest, open_stub};
 
 }  // namespace
 
-const EngineReader &find_engine_reader(const std::string &path) {
-  for (const EngineReader *reader : {&kOnnx, &kPlan}) {
+const EngineReader& find_engine_reader(const std::string& path) {
+  for (const EngineReader* reader : {&kOnnx, &kPlan}) {
     if (path.ends_with(reader->suffix)) {
       return *reader;
     }
