@@ -25,6 +25,7 @@ CANVAS = (512, 768)  # height, width
 STRIDES = (8, 16, 32, 64, 128)
 CANONICAL = (4, 224.0)  # level, pixels
 CHANNELS, OUTPUT_SIZE = 256, 7
+MOST_SELECTED = 256  # boxes; the slowest form takes seconds with more
 FAR_PX = 1e5  # a box that is moved so far has nothing of a level in it
 Table = Mapping[Callable[..., Any], Callable[..., Any]]
 Inputs = tuple[Tensor, ...]
@@ -96,7 +97,8 @@ def pooling_forms(rois: int, threads: int) -> dict[str, Run]:
         return ops.pyramid_roi_align(boxes, list(levels), list(STRIDES), *CANONICAL, OUTPUT_SIZE, 0)
 
     key = torch.ops.cn2.pyramid_roi_align.default
-    others = {"all levels, select": {key: select_level}, "moved off, sum": {key: sum_levels}}
+    others = {"all levels, select": {key: select_level}} if rois <= MOST_SELECTED else {}
+    others["moved off, sum"] = {key: sum_levels}
     return open_forms(function, inputs, others, threads)
 
 

@@ -53,6 +53,7 @@ def footnote(found: dict[str, Any]) -> str:
     return (
         f"Time of a standard form in times of the fused operator's, medians of "
         f"{' or '.join(map(str, runs))} calls in turns, the call of ONNX Runtime "
-        f"{found['versions']['onnxruntime']} included; {machine['cpu']}. Least of all rows, "
+        f"{found['versions']['onnxruntime']} included (CPU time with one thread, else the clock); "
+        f"{machine['cpu']}, load {machine['load_average_before']} before. Least of all rows, "
         f"against the best standard form: {verdicts}."
     )

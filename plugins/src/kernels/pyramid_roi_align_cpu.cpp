@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kRoisOfTask = 64;         // that are planned together
 constexpr size_t kChannelsOfTask = 16;     // that are pooled together, at most
 constexpr size_t kCachedFloats = 1 << 16;  // the planes of these channels are to stay in the cache
+constexpr int64_t kFewFloats = 1 << 16;    // of the result: sooner done than shared among threads
 constexpr int64_t kMostBins = 1024;
 constexpr int64_t kMostSamples = 1024;
 
@@ -146,8 +147,10 @@ Status pyramid_roi_align(const float* rois, const PyramidLevel* levels, size_t l
   if (!is_valid(call)) {
     return Status::kInvalidArgument;
   }
+  const int64_t size = shape.batch * shape.rois * shape.channels * shape.output_size;
+  const bool few = size <= kFewFloats / shape.output_size;
   try {
-    return run(call, threads);
+    return run(call, few ? ThreadPool{} : threads);
   } catch (const std::exception&) {
     return Status::kOutOfMemory;
   }
