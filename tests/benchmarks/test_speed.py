@@ -229,7 +229,10 @@ def test_tables_are_written_once_and_then_checked(
     readme.write_text("# x\n" + tables.format("presets") + "y\n" + tables.format("results"))
     zoo = tmp_path / "zoo.md"
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
+    operators = tmp_path / "operators.md"
+    operators.write_text(tables.format("fused"))
     arguments = ["--readme", str(readme), "--zoo", str(zoo), "--results", str(results)]
+    arguments += ["--operators", str(operators)]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0
@@ -245,6 +248,7 @@ def test_tables_are_written_once_and_then_checked(
     assert main([*arguments, "--check"]) == 0
     zoo.write_text(zoo.read_text().replace("42.9", "43.0"))
     assert main([*arguments, "--check"]) == 1
+    assert "| detector | proposals |" in operators.read_text()
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- table:presets -->\n"])
