@@ -5,7 +5,8 @@
 
 Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
-zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py).
+zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py) and
+fused.json (fused.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fused_tables import fused_table
 from operator_tables import operator_table
 from zoo_tables import resize_table, zoo_table
 
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables: dict[Path, dict[str, Callable[[Path], str]]] = {
         options.readme: {"presets": preset_table, "results": result_table},
         options.zoo: {"zoo": zoo_table, "resize": resize_table},
-        options.operators: {"operators": operator_table},
+        options.operators: {"operators": operator_table, "fused": fused_table},
     }
     try:
         stale = [page for page in tables if refresh(page, tables[page], options)]

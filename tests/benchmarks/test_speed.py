@@ -230,7 +230,7 @@ def test_tables_are_written_once_and_then_checked(
     zoo = tmp_path / "zoo.md"
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
     operators = tmp_path / "operators.md"
-    operators.write_text(tables.format("operators"))
+    operators.write_text(tables.format("operators") + tables.format("fused"))
     pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--results": results}
     arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
@@ -248,6 +248,7 @@ def test_tables_are_written_once_and_then_checked(
     assert main([*arguments, "--check"]) == 0
     zoo.write_text(zoo.read_text().replace("42.9", "43.0"))
     assert main([*arguments, "--check"]) == 1
+    assert "| detector | proposals |" in operators.read_text()
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- table:presets -->\n"])
