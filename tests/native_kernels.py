@@ -1,4 +1,4 @@
-"""The kernels of libcn2_kernels on numpy arrays, through ctypes: plugins/src/kernels/cn2_kernels.h."""
+"""The kernels of libcn2_kernels on numpy arrays, through ctypes (cn2_kernels.h)."""
 
 from __future__ import annotations
 

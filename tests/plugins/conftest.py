@@ -1,7 +1,8 @@
-"""libcn2 as `make native` built it, and models to open with it."""
+"""The native libraries as `make native` built them, and models to open with libcn2."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from c_library import Library, Model
 from cn2.plugins import library_path
+from native_kernels import Kernels
 from plugin_tools import missing
 from tiny_onnx import write_tiny_onnx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +57,25 @@ def nano(library: Library, nano_onnx: Path, onnxruntime_path: bytes) -> Iterator
     model = library.open(nano_onnx, threads=1, runtime_path=onnxruntime_path)
     yield model
     model.close()
+
+
+def find_library(variable: str, default: Path) -> Path:
+    """A library's file; without it the test is skipped, or fails where CI is set."""
+    path = Path(os.environ.get(variable, default))
+    if not path.is_file():
+        missing(f"{path}: expected a native library, found none; run make native")
+    return path
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """The kernels themselves ($CN2_KERNELS: another build of libcn2_kernels)."""
+    default = ROOT / "build" / "native" / "libcn2_kernels.so"
+    return Kernels(find_library("CN2_KERNELS", default))
+
+
+@pytest.fixture(scope="session")
+def ort_ops() -> Path:
+    """ONNX Runtime's library of operators ($CN2_ORT_OPS: another build of libcn2_ort_ops)."""
+    default = ROOT / "plugins" / "lib" / "libcn2_ort_ops.so"
+    return find_library("CN2_ORT_OPS", default)

@@ -28,23 +28,31 @@ void throw_failure(const OrtApi& api, OrtStatus* failure) {
   }
 }
 
+void Attributes::check(const char* name, OrtStatus* failure) const {
+  try {
+    throw_failure(api_, failure);
+  } catch (const OpError& error) {
+    throw OpError("attribute " + std::string(name) + ": " + error.what());
+  }
+}
+
 int64_t Attributes::get_int(const char* name) const {
   int64_t value = 0;
-  throw_failure(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value));
+  check(name, api_.KernelInfoGetAttribute_int64(info_, name, &value));
   return value;
 }
 
 float Attributes::get_float(const char* name) const {
   float value = 0;
-  throw_failure(api_, api_.KernelInfoGetAttribute_float(info_, name, &value));
+  check(name, api_.KernelInfoGetAttribute_float(info_, name, &value));
   return value;
 }
 
 std::vector<int64_t> Attributes::get_ints(const char* name) const {
   size_t size = 0;
-  throw_failure(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size));
+  check(name, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &size));
   std::vector<int64_t> values(size);
-  throw_failure(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, values.data(), &size));
+  check(name, api_.KernelInfoGetAttributeArray_int64(info_, name, values.data(), &size));
   return values;
 }
 
@@ -55,7 +63,7 @@ std::vector<float> Attributes::get_floats(const char* name) const {
     return {};
   }
   std::vector<float> values(size);
-  throw_failure(api_, api_.KernelInfoGetAttributeArray_float(info_, name, values.data(), &size));
+  check(name, api_.KernelInfoGetAttributeArray_float(info_, name, values.data(), &size));
   return values;
 }
 

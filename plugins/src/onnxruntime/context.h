@@ -30,6 +30,8 @@ class Attributes {
   std::vector<float> get_floats(const char* name) const;  // a missing one is empty
 
  private:
+  void check(const char* name, OrtStatus* failure) const;
+
   const OrtApi& api_;
   const OrtKernelInfo* info_;
 };
