@@ -1,4 +1,4 @@
-"""The native libraries that `make native` built, and models to open with libcn2."""
+"""The native libraries as `make native` built them, and models to open with libcn2."""
 
 from __future__ import annotations
 
