@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cn2.export.verify import verify
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.detector import Detector
+from cn2.runtime.pictures import open_picture
 from cn2.trainer.detector import AnyDetector
 from conformance.inner_values import InnerValues, inner_values
 from conformance.official import (
@@ -133,6 +135,26 @@ def test_the_whole_runtime_gives_the_official_detections(
     np.testing.assert_array_equal(found.class_ids, arrays["det/classes"])
     np.testing.assert_allclose(found.scores, arrays["det/scores"], atol=SCORE_ATOL, rtol=0)
     np.testing.assert_allclose(found.boxes, arrays["det/boxes"], atol=BOX_ATOL_PX, rtol=0)
+
+
+@pytest.mark.slow
+@needs_library("cn2")
+def test_libcn2_from_two_threads_finds_what_python_finds(run: Run, shared: Path) -> None:
+    """The same pixels through the same graph, so nothing differs; two calls a thread."""
+    picture = open_picture(shared / "conformance" / "image_shared.png")
+    pictures = [picture, picture[100:, 50:].copy()]
+    with Detector.open(run.path, backend="onnxruntime", device="cpu", threads=1) as python:
+        expected = [python(one) for one in pictures]
+    with (
+        Detector.open(run.path, backend="native", device="cpu", threads=1) as native,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for answers in pool.map(lambda _: [native(one) for one in pictures], range(2)):
+            for found, wanted in zip(answers, expected, strict=True):
+                np.testing.assert_array_equal(found.class_ids, wanted.class_ids)
+                np.testing.assert_allclose(found.scores, wanted.scores, rtol=0, atol=1e-6)
+                np.testing.assert_allclose(found.boxes, wanted.boxes, rtol=0, atol=1e-3)
+    assert len(expected[0]) >= 44
 
 
 @pytest.mark.slow

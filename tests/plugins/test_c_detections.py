@@ -223,6 +223,35 @@ def test_tiny_models_of_all_kinds(
     model.close()
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"short_edge": 64, "long_edge": 96},
+        {"short_edge": 61, "long_edge": 300, "divisor": 7},
+        {"short_edge": 96, "long_edge": 96, "rounding": "down"},
+        {"short_edge": 64, "long_edge": 96, "fixed": (64, 160)},
+        {"short_edge": 64, "long_edge": 96, "fixed": (64, 160), "rounding": "down"},
+    ],
+    ids=str,
+)
+def test_sizes_on_the_canvas_are_those_of_python(
+    library: Library, tmp_path: Path, onnxruntime_path: bytes, rule: dict[str, Any]
+) -> None:
+    """The second score is the share of the canvas that a white picture covers."""
+    canvas = CanvasRule(**{"divisor": 32, "interpolation": "linear", **rule})
+    path = write_tiny_onnx(tmp_path / "m.onnx", make_manifest(canvas=canvas))
+    model = library.open(path, threads=1, runtime_path=onnxruntime_path)
+    detector = Detector.open(path, device="cpu", threads=1)
+    rng, shares = np.random.default_rng(3), set()
+    for height, width in rng.integers(1, 400, (150, 2)):
+        white = np.full((height, width, 3), 255, np.uint8)
+        expected = detector(white, 0.01)
+        assert_same(model.detect([image(white)], 0.01)[0], expected)
+        shares.add(expected.scores.min())
+    assert len(shares) > 20
+    model.close()
+
+
 def test_contexts_outlive_their_model(
     library: Library, tiny_path: Path, onnxruntime_path: bytes
 ) -> None:

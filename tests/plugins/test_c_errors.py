@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from ctypes import byref, c_size_t, c_void_p
@@ -153,6 +154,45 @@ def test_a_missing_runtime_names_all_places(
     assert said.startswith((f"{UNAVAILABLE}\n", f"{OK}\n"))  # a system may have one
     if said.startswith(f"{UNAVAILABLE}"):
         assert "onnxruntime/capi/libonnxruntime.so.*, libonnxruntime.so.1, " in said
+
+
+OPEN_WITHOUT_A_NAME = """
+import ctypes, sys
+sys.path.insert(0, "tests")
+from pathlib import Path
+from c_library import Library
+if len(sys.argv) > 3:
+    ctypes.CDLL(sys.argv[3])
+Library(Path(sys.argv[1])).open(Path(sys.argv[2]), threads=1).close()
+print("opened")
+"""
+
+
+def test_the_runtime_of_the_package_beside_it(
+    library: Library,
+    tiny_path: Path,
+    tmp_path: Path,
+    onnxruntime_path: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where site-packages holds both: cn2/plugins/lib and onnxruntime/capi."""
+    monkeypatch.delenv("CN2_ONNXRUNTIME", raising=False)
+    runtime = Path(onnxruntime_path.decode())
+    copy = tmp_path / "site" / "cn2" / "plugins" / "lib" / "libcn2.so"
+    beside = tmp_path / "site" / "onnxruntime" / "capi" / runtime.name
+    for path in (copy, beside):
+        path.parent.mkdir(parents=True)
+    shutil.copy(library.path, copy)
+    beside.symlink_to(runtime)
+    assert run_python(OPEN_WITHOUT_A_NAME, copy, tiny_path) == "opened\n"
+
+
+def test_the_runtime_that_the_process_has_loaded(
+    library: Library, tiny_path: Path, onnxruntime_path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CN2_ONNXRUNTIME", raising=False)
+    runtime = onnxruntime_path.decode()
+    assert run_python(OPEN_WITHOUT_A_NAME, library.path, tiny_path, runtime) == "opened\n"
 
 
 def run_python(code: str, *arguments: Any) -> str:

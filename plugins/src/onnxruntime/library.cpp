@@ -54,9 +54,10 @@ std::filesystem::path package_folder() {
 std::string find_in_package() {
   const std::filesystem::path folder = package_folder();
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (is_onnxruntime(entry.path().native())) {
-      return entry.path();
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    if (is_onnxruntime(entry->path().native())) {
+      return entry->path();
     }
   }
   return folder / (std::string(kName) + ".*");
