@@ -12,8 +12,8 @@ from cn2.export.agreement import SCORE_TOLERANCE
 from cn2.trainer.presets import PRESETS
 from exported import canvases, export_to, lively_detector
 
-# One of each kind of ending: a cascade, a single head of 1,203 classes, one stage. The others differ
-# in their backbones alone, which hold no operator of ours; each takes minutes to export.
+# One of each kind of ending: a cascade, 1,203 sigmoid classes, one stage. Most others differ in
+# their backbones, which hold no operator of ours; each takes minutes to export.
 ENDINGS = ("dla34-bifpn-p3", "r50-fpn-lvis-fed", "centernet-r50-fpn")
 BOX_ATOL_PX = 0.05  # deep networks of random weights round in their own ways
 
