@@ -15,8 +15,8 @@ WHEEL := build/wheel
 NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 COMPILER := $(shell command -v c++ g++ clang++ | head -n 1)
-C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins \
-	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp))
+C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins tests/plugins/native \
+	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp $(folder)/*.cu $(folder)/*.cuh))
 
 .PHONY: demo native native-if-possible test test-all lint types format clean
 .DELETE_ON_ERROR:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cuda_kernels import CudaKernels
 from native_kernels import Kernels
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,3 +37,12 @@ def ort_ops() -> Path:
     """ONNX Runtime's library of operators ($CN2_ORT_OPS: another build of libcn2_ort_ops)."""
     default = ROOT / "plugins" / "lib" / "libcn2_ort_ops.so"
     return find_library("CN2_ORT_OPS", default)
+
+
+@pytest.fixture
+def cuda() -> Iterator[CudaKernels]:
+    """The CUDA kernels, emulated ($CN2_CUDA_KERNELS: another build of them)."""
+    default = ROOT / "build" / "native" / "libcn2_kernels_cuda_emulated.so"
+    kernels = CudaKernels(find_library("CN2_CUDA_KERNELS", default))
+    yield kernels
+    kernels.set_seed(0)

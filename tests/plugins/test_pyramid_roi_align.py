@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cn2.export.operators import level_borders
+from cn2.export.operators.pooling import level_borders
 from native_kernels import INVALID_ARGUMENT, Kernels, Level
 from plugin_inputs import spread_boxes
 

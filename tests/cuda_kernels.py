@@ -1,0 +1,78 @@
+"""The CUDA kernels on numpy arrays, emulated or on a GPU: tests/plugins/native/cuda_entries.h."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from native_kernels import Floats, Ints, Kernels, Level, address, check, sizes
+
+Halfs = NDArray[np.float16]
+LAUNCH_FAILURE, INVALID_CONFIGURATION = 719, 9
+
+
+class CudaKernels(Kernels):
+    """The entries of the CPU's kernels, run by the CUDA kernels, and those only these have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if hasattr(self.library, "cn2_cuda_half_to_float"):  # emulated
+            self.library.cn2_cuda_half_to_float.restype = ctypes.c_float
+            self.library.cn2_cuda_float_to_half.restype = ctypes.c_uint16
+
+    def set_seed(self, seed: int) -> None:
+        """The order of blocks and threads from now on; 0: ascending."""
+        self.library.cn2_cuda_set_seed(ctypes.c_uint64(seed))
+
+    def pyramid_roi_align_fp16(
+        self,
+        rois: Floats,
+        features: Sequence[Halfs],
+        strides: Sequence[int],
+        borders: Sequence[float],
+        *,
+        output_size: int = 7,
+        sampling_ratio: int = 0,
+        canonical_size: float = 224.0,
+    ) -> Halfs:
+        """(B, K, C, P, P) of rois (B, K, 4)."""
+        rois = np.ascontiguousarray(rois, dtype=np.float32)
+        kept = [np.ascontiguousarray(feature, dtype=np.float16) for feature in features]
+        (batch, count, _), channels = rois.shape, kept[0].shape[1]
+        levels = (Level * len(kept))(
+            *(Level(f.ctypes.data, *f.shape[2:], s) for f, s in zip(kept, strides, strict=True))
+        )
+        limits = np.asarray(borders, dtype=np.float32)
+        pooled = np.full((batch, count, channels, output_size, output_size), -7, np.float16)
+        check(
+            self.library.cn2_cuda_pyramid_roi_align_fp16(
+                address(rois),
+                levels,
+                *sizes(len(kept)),
+                address(limits),
+                *sizes(batch, count, channels, output_size, sampling_ratio),
+                ctypes.c_float(canonical_size),
+                address(pooled),
+            )
+        )
+        return pooled
+
+    def half_to_float(self, bits: int) -> float:
+        """As the emulated kernels read half precision."""
+        value: float = self.library.cn2_cuda_half_to_float(ctypes.c_uint16(bits))
+        return value
+
+    def float_to_half(self, value: float) -> int:
+        """As the emulated kernels write half precision, as bits."""
+        bits: int = self.library.cn2_cuda_float_to_half(ctypes.c_float(value))
+        return bits
+
+    def run_fault(self, fault: int, numbers: Ints) -> tuple[int, Ints]:
+        """A kernel of emulator_faults.cpp on 64 numbers: the status, and the numbers after it."""
+        after = np.array(numbers, dtype=np.int32)
+        status: int = self.library.cn2_cuda_run_fault(ctypes.c_int32(fault), address(after))
+        return status, after

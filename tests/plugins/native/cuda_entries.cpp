@@ -1,0 +1,114 @@
+// The entries of cn2_kernels.h for the CUDA kernels: arrays of the host, copied to the device and back. So what
+// tests the CPU's kernels tests these, on a GPU and emulated alike. `threads` means nothing here.
+#include "cuda_entries.h"
+
+#include "detection_nms_cuda.h"
+#include "device_arrays.h"
+#include "proposal_nms_cuda.h"
+#include "pyramid_roi_align_cuda.h"
+
+using cn2::testing::DeviceArrays;
+
+namespace {
+
+size_t count(std::initializer_list<int64_t> dimensions) {
+  size_t product = 1;
+  for (const int64_t dimension : dimensions) {
+    product *= static_cast<size_t>(dimension);
+  }
+  return product;
+}
+
+}  // namespace
+
+int32_t cn2_kernels_proposal_nms(const float* boxes, const float* scores, const int32_t* classes,
+                                 int64_t batch, int64_t box_count, int64_t proposals,
+                                 float iou_threshold, int32_t, float* kept_boxes,
+                                 float* kept_scores, int32_t* kept_classes) {
+  const cn2::ProposalNmsShape shape{batch, box_count, proposals, iou_threshold};
+  if (!cn2::is_possible_on_cuda(shape)) {
+    return cudaErrorInvalidValue;
+  }
+  DeviceArrays arrays;
+  const size_t bytes = cn2::proposal_nms_workspace_size(shape);
+  return arrays.finish(cn2::proposal_nms_cuda(arrays.in(boxes, count({batch, box_count, 4})),
+                                              arrays.in(scores, count({batch, box_count})),
+                                              arrays.in(classes, count({batch, box_count})), shape,
+                                              arrays.out(kept_boxes, count({batch, proposals, 4})),
+                                              arrays.out(kept_scores, count({batch, proposals})),
+                                              arrays.out(kept_classes, count({batch, proposals})),
+                                              arrays.workspace(bytes), bytes, nullptr));
+}
+
+int32_t cn2_kernels_detection_nms(const float* boxes, const float* scores, int64_t batch,
+                                  int64_t rows, int64_t classes, int32_t shared_boxes,
+                                  int64_t detections, float iou_threshold, float score_threshold,
+                                  int32_t, int32_t* num_detections, float* found_boxes,
+                                  float* found_scores, int32_t* found_classes) {
+  const cn2::DetectionNmsShape shape{batch,      rows,          classes,        shared_boxes != 0,
+                                     detections, iou_threshold, score_threshold};
+  if (!cn2::is_possible_on_cuda(shape)) {
+    return cudaErrorInvalidValue;
+  }
+  DeviceArrays arrays;
+  const size_t bytes = cn2::detection_nms_workspace_size(shape);
+  return arrays.finish(cn2::detection_nms_cuda(
+      arrays.in(boxes, count({batch, rows, shared_boxes != 0 ? 1 : classes, 4})),
+      arrays.in(scores, count({batch, rows, classes})), arrays.in(&score_threshold, 1), shape,
+      arrays.out(num_detections, count({batch})),
+      arrays.out(found_boxes, count({batch, detections, 4})),
+      arrays.out(found_scores, count({batch, detections})),
+      arrays.out(found_classes, count({batch, detections})), arrays.workspace(bytes), bytes,
+      nullptr));
+}
+
+namespace {
+
+// Pool features of `type`, whose elements are `size` bytes.
+int pool(const float* rois, const cn2_kernels_level* levels, int64_t level_count,
+         const float* level_borders, const cn2::PyramidRoIAlignShape& shape, cn2::FeatureType type,
+         void* pooled) {
+  std::vector<cn2::CudaPyramidLevel> all;
+  for (int64_t i = 0; i < level_count; ++i) {
+    all.push_back({levels[i].data, levels[i].height, levels[i].width, levels[i].stride});
+  }
+  if (!cn2::is_possible_on_cuda(all.data(), all.size(), level_borders, shape)) {
+    return cudaErrorInvalidValue;
+  }
+  DeviceArrays arrays;
+  const size_t size = type == cn2::FeatureType::kFloat16 ? 2 : 4;
+  for (cn2::CudaPyramidLevel& level : all) {
+    level.data = arrays.in(static_cast<const char*>(level.data),
+                           count({shape.batch, shape.channels, level.height, level.width}) * size);
+  }
+  const size_t bytes = cn2::pyramid_roi_align_workspace_size(shape);
+  const int64_t bins = shape.output_size;
+  return arrays.finish(cn2::pyramid_roi_align_cuda(
+      arrays.in(rois, count({shape.batch, shape.rois, 4})), all.data(), all.size(), level_borders,
+      shape, type,
+      arrays.out(static_cast<char*>(pooled),
+                 count({shape.batch, shape.rois, shape.channels, bins, bins}) * size),
+      arrays.workspace(bytes), bytes, nullptr));
+}
+
+}  // namespace
+
+int32_t cn2_kernels_pyramid_roi_align(const float* rois, const cn2_kernels_level* levels,
+                                      int64_t level_count, const float* level_borders,
+                                      int64_t batch, int64_t roi_count, int64_t channels,
+                                      int64_t output_size, int64_t sampling_ratio,
+                                      float canonical_size, int32_t, float* pooled) {
+  return pool(rois, levels, level_count, level_borders,
+              {batch, roi_count, channels, output_size, sampling_ratio, canonical_size},
+              cn2::FeatureType::kFloat32, pooled);
+}
+
+int32_t cn2_cuda_pyramid_roi_align_fp16(const float* rois, const cn2_kernels_level* levels,
+                                        int64_t level_count, const float* level_borders,
+                                        int64_t batch, int64_t roi_count, int64_t channels,
+                                        int64_t output_size, int64_t sampling_ratio,
+                                        float canonical_size, uint16_t* pooled) {
+  return pool(rois, levels, level_count, level_borders,
+              {batch, roi_count, channels, output_size, sampling_ratio, canonical_size},
+              cn2::FeatureType::kFloat16, pooled);
+}

@@ -1,0 +1,34 @@
+/* What the library of CUDA kernels for tests has beside the entries of cn2_kernels.h, which it has too. All
+ * arrays are the host's. Each returns a cudaError_t as a number: 0 and 1 are cn2::Status's. */
+#ifndef CN2_CUDA_ENTRIES_H
+#define CN2_CUDA_ENTRIES_H
+
+#include "cn2_kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The levels' data and pooled are IEEE half precision. */
+CN2_KERNELS_API int32_t cn2_cuda_pyramid_roi_align_fp16(
+    const float* rois, const cn2_kernels_level* levels, int64_t level_count,
+    const float* level_borders, int64_t batch, int64_t roi_count, int64_t channels,
+    int64_t output_size, int64_t sampling_ratio, float canonical_size, uint16_t* pooled);
+
+/* Emulated only: the order of blocks and threads from now on; 0: ascending. */
+CN2_KERNELS_API void cn2_cuda_set_seed(uint64_t seed);
+
+/* Emulated only: half precision to float and back, as the kernels do. */
+CN2_KERNELS_API float cn2_cuda_half_to_float(uint16_t half);
+CN2_KERNELS_API uint16_t cn2_cuda_float_to_half(float value);
+
+/* Emulated only, of emulator_faults.cpp: run a kernel on 64 numbers; launch one with a grid and block. */
+CN2_KERNELS_API int32_t cn2_cuda_run_fault(int32_t fault, int32_t* numbers);
+CN2_KERNELS_API int32_t cn2_cuda_launch_empty(uint32_t x, uint32_t y, uint32_t threads,
+                                              uint64_t shared);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CN2_CUDA_ENTRIES_H */
