@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from native_kernels import Floats, Ints, Kernels, Level, address, check, sizes
 
+Bytes = NDArray[np.uint8]
 Halfs = NDArray[np.float16]
 LAUNCH_FAILURE, INVALID_CONFIGURATION = 719, 9
 
@@ -76,3 +77,44 @@ class CudaKernels(Kernels):
         after = np.array(numbers, dtype=np.int32)
         status: int = self.library.cn2_cuda_run_fault(ctypes.c_int32(fault), address(after))
         return status, after
+
+
+class Picture(ctypes.Structure):
+    """cn2_cuda_picture."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("chroma", ctypes.c_void_p),
+        ("pitch", ctypes.c_int64),
+        ("chroma_pitch", ctypes.c_int64),
+        ("format", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("resized_width", ctypes.c_int32),
+        ("resized_height", ctypes.c_int32),
+    )
+
+
+def preprocess(
+    cuda: CudaKernels,
+    pictures: Sequence[Picture],
+    interpolation: int,
+    canvas: tuple[int, int],
+    *,
+    workspace_more: int = 0,
+) -> tuple[Bytes, Ints]:
+    """Canvases (B, H, W, 3) and image sizes (B, 2)."""
+    array = (Picture * len(pictures))(*pictures)
+    canvases = np.full((len(pictures), *canvas, 3), 77, np.uint8)
+    image_sizes = np.full((len(pictures), 2), -7, np.int32)
+    check(
+        cuda.library.cn2_cuda_preprocess(
+            array,
+            *sizes(len(pictures)),
+            *map(ctypes.c_int32, (interpolation, *canvas)),
+            *sizes(workspace_more),
+            address(canvases),
+            address(image_sizes),
+        )
+    )
+    return canvases, image_sizes

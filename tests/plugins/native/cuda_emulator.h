@@ -23,6 +23,7 @@
 #define __device__
 #define __host__
 #define __shared__
+#define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __forceinline__ inline

@@ -4,6 +4,7 @@
 
 #include "detection_nms_cuda.h"
 #include "device_arrays.h"
+#include "preprocess_cuda.h"
 #include "proposal_nms_cuda.h"
 #include "pyramid_roi_align_cuda.h"
 
@@ -111,4 +112,48 @@ int32_t cn2_cuda_pyramid_roi_align_fp16(const float* rois, const cn2_kernels_lev
   return pool(rois, levels, level_count, level_borders,
               {batch, roi_count, channels, output_size, sampling_ratio, canonical_size},
               cn2::FeatureType::kFloat16, pooled);
+}
+
+namespace {
+
+std::vector<cn2::CudaPicture> read_pictures(const cn2_cuda_picture* pictures, int64_t count) {
+  std::vector<cn2::CudaPicture> all;
+  for (int64_t i = 0; i < count; ++i) {
+    const cn2_cuda_picture& one = pictures[i];
+    all.push_back({one.data, one.chroma, one.pitch, one.chroma_pitch,
+                   static_cast<cn2::PixelFormat>(one.format), one.width, one.height,
+                   one.resized_width, one.resized_height});
+  }
+  return all;
+}
+
+}  // namespace
+
+int64_t cn2_cuda_preprocess_workspace_size(const cn2_cuda_picture* pictures, int64_t count,
+                                           int32_t interpolation) {
+  const std::vector<cn2::CudaPicture> all = read_pictures(pictures, count);
+  return static_cast<int64_t>(cn2::preprocess_workspace_size(
+      all.data(), all.size(), static_cast<cn2::Interpolation>(interpolation)));
+}
+
+int32_t cn2_cuda_preprocess(const cn2_cuda_picture* pictures, int64_t count_, int32_t interpolation,
+                            int32_t canvas_height, int32_t canvas_width, int64_t workspace_more,
+                            uint8_t* canvases, int32_t* image_sizes) {
+  std::vector<cn2::CudaPicture> all = read_pictures(pictures, count_);
+  const auto kind = static_cast<cn2::Interpolation>(interpolation);
+  const cn2::CanvasShape canvas{canvas_height, canvas_width};
+  if (!cn2::is_possible_on_cuda(all.data(), all.size(), kind, canvas)) {
+    return cudaErrorInvalidValue;
+  }
+  DeviceArrays arrays;
+  for (cn2::CudaPicture& picture : all) {
+    picture.data = arrays.in(picture.data, count({picture.pitch, picture.height}));
+    picture.chroma = arrays.in(picture.chroma, count({picture.chroma_pitch, picture.height / 2}));
+  }
+  const size_t bytes = cn2::preprocess_workspace_size(all.data(), all.size(), kind) +
+                       static_cast<size_t>(workspace_more);
+  return arrays.finish(cn2::preprocess_cuda(
+      all.data(), all.size(), kind, canvas,
+      arrays.out(canvases, count({count_, canvas_height, canvas_width, 3})),
+      arrays.out(image_sizes, count({count_, 2})), arrays.workspace(bytes), bytes, nullptr));
 }

@@ -15,6 +15,23 @@ CN2_KERNELS_API int32_t cn2_cuda_pyramid_roi_align_fp16(
     const float* level_borders, int64_t batch, int64_t roi_count, int64_t channels,
     int64_t output_size, int64_t sampling_ratio, float canonical_size, uint16_t* pooled);
 
+typedef struct cn2_cuda_picture {
+  const uint8_t *data, *chroma;
+  int64_t pitch, chroma_pitch;
+  int32_t format, width, height, resized_width, resized_height;
+} cn2_cuda_picture;
+
+/* Each plane has pitch * height bytes; image_sizes may be null. The workspace is as large as it must be plus
+ * `workspace_more`. */
+CN2_KERNELS_API int32_t cn2_cuda_preprocess(const cn2_cuda_picture* pictures, int64_t count,
+                                            int32_t interpolation, int32_t canvas_height,
+                                            int32_t canvas_width, int64_t workspace_more,
+                                            uint8_t* canvases, int32_t* image_sizes);
+
+/* Bytes. */
+CN2_KERNELS_API int64_t cn2_cuda_preprocess_workspace_size(const cn2_cuda_picture* pictures,
+                                                           int64_t count, int32_t interpolation);
+
 /* Emulated only: the order of blocks and threads from now on; 0: ascending. */
 CN2_KERNELS_API void cn2_cuda_set_seed(uint64_t seed);
 
