@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,3 +119,57 @@ def preprocess(
         )
     )
     return canvases, image_sizes
+
+
+class Convolution(NamedTuple):
+    """The sizes of a deformable convolution: cn2::DeformConvShape."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    outputs: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
+    groups: int = 1
+    offset_groups: int = 1
+
+    def numbers(self) -> list[int]:
+        """In the order of the struct."""
+        sides = (*self.kernel, *self.stride, *self.dilation, *self.pads)
+        return [*self[:5], *sides, self.groups, self.offset_groups]
+
+    def out_size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self._out_side(0, self.height), self._out_side(1, self.width)
+
+    def _out_side(self, axis: int, side: int) -> int:
+        reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        padded = side + self.pads[axis] + self.pads[axis + 2]
+        return (padded - reach) // self.stride[axis] + 1
+
+
+def deform_conv(
+    cuda: CudaKernels,
+    sizes: Convolution,
+    tensors: Sequence[NDArray[Any] | None],
+    *,
+    workspace_more: int = 0,
+) -> NDArray[Any]:
+    """y of x, weight, offset, bias and mask, all float32 or all float16."""
+    dtype = np.float32 if tensors[0] is None else tensors[0].dtype
+    kept = [None if one is None else np.ascontiguousarray(one, dtype=dtype) for one in tensors]
+    y = np.full((sizes.batch, sizes.outputs, *sizes.out_size()), -7, dtype)
+    numbers = np.array(sizes.numbers(), np.int64)
+    check(
+        cuda.library.cn2_cuda_deform_conv(
+            *map(address, kept),
+            address(numbers),
+            ctypes.c_int32(dtype == np.float16),
+            ctypes.c_int64(workspace_more),
+            address(y),
+        )
+    )
+    return y

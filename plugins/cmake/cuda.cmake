@@ -2,7 +2,7 @@
 # CN2_CUDA=OFF leaves them out; CMAKE_CUDA_ARCHITECTURES=86 compiles them for one architecture only.
 
 set(CN2_CUDA_SOURCES proposal_nms.cu detection_nms.cu pyramid_roi_align.cu preprocess.cu
-                     resize_linear.cu resize_antialias.cu)
+                     resize_linear.cu resize_antialias.cu deform_conv.cu)
 option(CN2_CUDA "Compile the CUDA kernels where nvcc is found" ON)
 
 if(CN2_CUDA)

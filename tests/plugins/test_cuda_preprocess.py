@@ -1,6 +1,7 @@
 """Preprocessing as CUDA kernels, emulated, against OpenCV and Pillow.
 
-To the last bit, but for pictures much higher than wide that Pillow shrinks along y first: one grey level.
+To the last bit, but for pictures much higher than wide, which Pillow shrinks along y first: one
+grey level.
 """
 
 from __future__ import annotations

@@ -3,14 +3,12 @@
 
 #include <cuda_runtime_api.h>
 
+#include "feature_type.h"
 #include "pyramid_roi_align.h"
 
 namespace cn2 {
 
 inline constexpr size_t kMostCudaLevels = 16;
-
-// What the features, and so the result, are made of. Boxes are float32, and so is what is summed up.
-enum class FeatureType : int32_t { kFloat32 = 0, kFloat16 = 1 };
 
 struct CudaPyramidLevel {
   const void* data;  // [batch, channels, height, width] in device memory

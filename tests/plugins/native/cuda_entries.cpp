@@ -2,6 +2,9 @@
 // tests the CPU's kernels tests these, on a GPU and emulated alike. `threads` means nothing here.
 #include "cuda_entries.h"
 
+#include <cstring>
+
+#include "deform_conv_cuda.h"
 #include "detection_nms_cuda.h"
 #include "device_arrays.h"
 #include "preprocess_cuda.h"
@@ -77,7 +80,7 @@ int pool(const float* rois, const cn2_kernels_level* levels, int64_t level_count
     return cudaErrorInvalidValue;
   }
   DeviceArrays arrays;
-  const size_t size = type == cn2::FeatureType::kFloat16 ? 2 : 4;
+  const size_t size = bytes_of(type);
   for (cn2::CudaPyramidLevel& level : all) {
     level.data = arrays.in(static_cast<const char*>(level.data),
                            count({shape.batch, shape.channels, level.height, level.width}) * size);
@@ -156,4 +159,34 @@ int32_t cn2_cuda_preprocess(const cn2_cuda_picture* pictures, int64_t count_, in
       all.data(), all.size(), kind, canvas,
       arrays.out(canvases, count({count_, canvas_height, canvas_width, 3})),
       arrays.out(image_sizes, count({count_, 2})), arrays.workspace(bytes), bytes, nullptr));
+}
+
+int32_t cn2_cuda_deform_conv(const void* x, const void* weight, const void* offset,
+                             const void* bias, const void* mask, const int64_t* sizes, int32_t half,
+                             int64_t workspace_more, void* y) {
+  cn2::DeformConvShape shape{};
+  static_assert(sizeof shape == 17 * sizeof(int64_t));
+  std::memcpy(&shape, sizes, sizeof shape);
+  if (!cn2::is_possible_on_cuda(shape)) {
+    return cudaErrorInvalidValue;
+  }
+  const auto type = half != 0 ? cn2::FeatureType::kFloat16 : cn2::FeatureType::kFloat32;
+  const int64_t height = shape.out_height();
+  const int64_t width = shape.out_width();
+  const int64_t taps = shape.kernel_height * shape.kernel_width;
+  DeviceArrays arrays;
+  const auto in = [&](const void* host, std::initializer_list<int64_t> dimensions) {
+    return arrays.in(static_cast<const char*>(host), count(dimensions) * bytes_of(type));
+  };
+  const cn2::DeformConvTensors tensors{
+      in(x, {shape.batch, shape.channels, shape.height, shape.width}),
+      in(weight, {shape.outputs, shape.channels / shape.groups, taps}),
+      in(offset, {shape.batch, shape.offset_groups, taps, 2, height, width}),
+      in(bias, {shape.outputs}),
+      in(mask, {shape.batch, shape.offset_groups, taps, height, width}),
+      arrays.out(static_cast<char*>(y),
+                 count({shape.batch, shape.outputs, height, width}) * bytes_of(type))};
+  const size_t bytes = cn2::deform_conv_workspace_size(shape) + static_cast<size_t>(workspace_more);
+  return arrays.finish(
+      cn2::deform_conv_cuda(tensors, shape, type, arrays.workspace(bytes), bytes, nullptr));
 }

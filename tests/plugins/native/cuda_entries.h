@@ -15,6 +15,13 @@ CN2_KERNELS_API int32_t cn2_cuda_pyramid_roi_align_fp16(
     const float* level_borders, int64_t batch, int64_t roi_count, int64_t channels,
     int64_t output_size, int64_t sampling_ratio, float canonical_size, uint16_t* pooled);
 
+/* sizes: the numbers of cn2::DeformConvShape in their order; half: whether all tensors are half precision; bias
+ * and mask may be null. The workspace is as large as it must be plus `workspace_more`. */
+CN2_KERNELS_API int32_t cn2_cuda_deform_conv(const void* x, const void* weight, const void* offset,
+                                             const void* bias, const void* mask,
+                                             const int64_t* sizes, int32_t half,
+                                             int64_t workspace_more, void* y);
+
 typedef struct cn2_cuda_picture {
   const uint8_t *data, *chroma;
   int64_t pitch, chroma_pitch;
