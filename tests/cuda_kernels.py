@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,14 @@ from native_kernels import Floats, Ints, Kernels, Level, address, check, sizes
 Bytes = NDArray[np.uint8]
 Halfs = NDArray[np.float16]
 LAUNCH_FAILURE, INVALID_CONFIGURATION = 719, 9
+
+
+class Launch(NamedTuple):
+    """Of a kernel."""
+
+    grid: tuple[int, ...]  # blocks: x, y, z
+    threads: int  # of a block
+    block_bytes: int  # of its memory
 
 
 class CudaKernels(Kernels):
@@ -29,6 +38,24 @@ class CudaKernels(Kernels):
     def set_seed(self, seed: int) -> None:
         """The order of blocks and threads from now on; 0: ascending."""
         self.library.cn2_cuda_set_seed(ctypes.c_uint64(seed))
+
+    @contextmanager
+    def dry_run(self) -> Iterator[None]:
+        """Launches are checked and recorded, but not run: tensors may be anywhere."""
+        self.take_launches()
+        self.library.cn2_cuda_set_dry_run(1)
+        try:
+            yield
+        finally:
+            self.library.cn2_cuda_set_dry_run(0)
+
+    def take_launches(self) -> list[Launch]:
+        """Those since the last call."""
+        numbers = np.zeros((64, 5), np.int64)
+        take = self.library.cn2_cuda_take_launches
+        take.restype = ctypes.c_int64
+        count = take(address(numbers), ctypes.c_int64(len(numbers)))
+        return [Launch(tuple(x[:3]), *x[3:]) for x in numbers[:count].tolist()]
 
     def pyramid_roi_align_fp16(
         self,

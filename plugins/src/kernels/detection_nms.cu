@@ -32,7 +32,7 @@ struct Rows {
   }
 };
 
-__global__ void __launch_bounds__(kRankThreads) detection_nms_kernel(Arguments all) {
+__global__ void __launch_bounds__(kRankThreads, 1) detection_nms_kernel(Arguments all) {
   const DetectionNmsShape& shape = all.shape;
   const int64_t picture = blockIdx.x;
   const int64_t count = shape.rows * shape.classes;

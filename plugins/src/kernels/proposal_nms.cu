@@ -26,7 +26,7 @@ struct Rows {
   __device__ int32_t label_of(uint32_t place) const { return classes ? classes[place] : 0; }
 };
 
-__global__ void __launch_bounds__(kRankThreads) proposal_nms_kernel(Arguments all) {
+__global__ void __launch_bounds__(kRankThreads, 1) proposal_nms_kernel(Arguments all) {
   const int64_t row = blockIdx.x * all.count;
   const int64_t kept = blockIdx.x * all.proposals;
   const Rows rows{{all.scores + row, all.count, 0.0f},

@@ -31,6 +31,7 @@ constexpr unsigned kWarpSize = 32;
 constexpr unsigned kMostThreads = 1024;
 constexpr unsigned char kPattern = 0xC5;
 constexpr size_t kStack = 256 * 1024;
+constexpr size_t kMostLaunches = 64;  // that are remembered
 
 enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
@@ -60,6 +61,8 @@ struct Machine {
   const std::function<void()>* kernel = nullptr;
   uint64_t seed = 0;
   std::mt19937_64 random;
+  bool dry_run = false;
+  std::vector<cudaLaunchConfig_t> launches;
 };
 
 Machine& machine() {
@@ -239,11 +242,48 @@ bool is_possible(const cudaLaunchConfig_t& config) {
          config.dynamicSmemBytes <= kMostShared;
 }
 
+cudaError_t run_blocks(const cudaLaunchConfig_t& config, const std::function<void()>& kernel) {
+  machine().kernel = &kernel;
+  gridDim = config.gridDim;
+  blockDim = config.blockDim;
+  std::vector<uint64_t> blocks(uint64_t{gridDim.x} * gridDim.y * gridDim.z);
+  std::iota(blocks.begin(), blocks.end(), 0);
+  shuffle_order(blocks);
+  std::vector<unsigned> order(size_t{blockDim.x} * blockDim.y * blockDim.z);
+  std::iota(order.begin(), order.end(), 0);
+  cudaError_t error = cudaSuccess;
+  for (size_t i = 0; i < blocks.size() && error == cudaSuccess; ++i) {
+    const uint64_t block = blocks[i];
+    blockIdx = {static_cast<unsigned>(block % gridDim.x),
+                static_cast<unsigned>(block / gridDim.x % gridDim.y),
+                static_cast<unsigned>(block / gridDim.x / gridDim.y)};
+    prepare_shared(config.dynamicSmemBytes);
+    error = run_block(order);
+    if (error == cudaSuccess && !shared_is_whole(config.dynamicSmemBytes)) {
+      std::fprintf(stderr, "cuda_emulator: written past the block's memory\n");
+      error = cudaErrorLaunchFailure;
+    }
+  }
+  return error;
+}
+
 }  // namespace
 
 void set_seed(uint64_t seed) {
   machine().seed = seed;
   machine().random.seed(seed);
+}
+
+void set_dry_run(bool dry_run) {
+  machine().dry_run = dry_run;
+}
+
+const std::vector<cudaLaunchConfig_t>& launches() {
+  return machine().launches;
+}
+
+void forget_launches() {
+  machine().launches.clear();
 }
 
 void wait_for_block() {
@@ -282,28 +322,10 @@ cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& k
   if (!is_possible(config)) {
     return cudaErrorInvalidConfiguration;
   }
-  machine().kernel = &kernel;
-  gridDim = config.gridDim;
-  blockDim = config.blockDim;
-  std::vector<uint64_t> blocks(uint64_t{gridDim.x} * gridDim.y * gridDim.z);
-  std::iota(blocks.begin(), blocks.end(), 0);
-  shuffle_order(blocks);
-  std::vector<unsigned> order(size_t{blockDim.x} * blockDim.y * blockDim.z);
-  std::iota(order.begin(), order.end(), 0);
-  cudaError_t error = cudaSuccess;
-  for (size_t i = 0; i < blocks.size() && error == cudaSuccess; ++i) {
-    const uint64_t block = blocks[i];
-    blockIdx = {static_cast<unsigned>(block % gridDim.x),
-                static_cast<unsigned>(block / gridDim.x % gridDim.y),
-                static_cast<unsigned>(block / gridDim.x / gridDim.y)};
-    prepare_shared(config.dynamicSmemBytes);
-    error = run_block(order);
-    if (error == cudaSuccess && !shared_is_whole(config.dynamicSmemBytes)) {
-      std::fprintf(stderr, "cuda_emulator: written past the block's memory\n");
-      error = cudaErrorLaunchFailure;
-    }
+  if (machine().launches.size() < kMostLaunches) {
+    machine().launches.push_back(config);
   }
-  return error;
+  return machine().dry_run ? cudaSuccess : run_blocks(config, kernel);
 }
 
 }  // namespace emulator
@@ -313,7 +335,9 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (*pointer == nullptr) {
     return cudaErrorMemoryAllocation;
   }
-  std::memset(*pointer, emulator::kPattern, bytes);
+  if (!emulator::machine().dry_run) {
+    std::memset(*pointer, emulator::kPattern, bytes);
+  }
   return cudaSuccess;
 }
 
@@ -324,7 +348,7 @@ cudaError_t cudaFree(void* pointer) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t) {
-  if (bytes != 0) {
+  if (bytes != 0 && !emulator::machine().dry_run) {
     std::memcpy(to, from, bytes);
   }
   return cudaSuccess;

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <vector>
 
 #define CN2_CUDA_EMULATOR 1
 
@@ -82,6 +83,13 @@ inline constexpr unsigned kMostShared = 48 * 1024;
 
 // The order of blocks and threads from now on; 0: ascending.
 void set_seed(uint64_t seed);
+
+// Only check and record launches from now on; nothing is copied or written.
+void set_dry_run(bool dry_run);
+
+// Those since the last forget_launches, the first 64.
+const std::vector<cudaLaunchConfig_t>& launches();
+void forget_launches();
 
 cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& kernel);
 

@@ -42,6 +42,13 @@ CN2_KERNELS_API int64_t cn2_cuda_preprocess_workspace_size(const cn2_cuda_pictur
 /* Emulated only: the order of blocks and threads from now on; 0: ascending. */
 CN2_KERNELS_API void cn2_cuda_set_seed(uint64_t seed);
 
+/* Emulated only: whether launches are checked and recorded, but not run. */
+CN2_KERNELS_API void cn2_cuda_set_dry_run(int32_t dry_run);
+
+/* Emulated only: the launches since the last call, the first `capacity` of them as grid x, y, z, threads and bytes
+ * of the block's memory; returns how many there were. */
+CN2_KERNELS_API int64_t cn2_cuda_take_launches(int64_t (*launches)[5], int64_t capacity);
+
 /* Emulated only: half precision to float and back, as the kernels do. */
 CN2_KERNELS_API float cn2_cuda_half_to_float(uint16_t half);
 CN2_KERNELS_API uint16_t cn2_cuda_float_to_half(float value);
