@@ -1,7 +1,7 @@
 # nvcc, where it is: the CUDA kernels, for every architecture from Turing on and as PTX for later ones.
 # CN2_CUDA=OFF leaves them out; CMAKE_CUDA_ARCHITECTURES=86 compiles them for one architecture only.
 
-set(CN2_CUDA_SOURCES proposal_nms.cu detection_nms.cu pyramid_roi_align.cu preprocess.cu
+set(CN2_CUDA_SOURCES collect_ranks.cu proposal_nms.cu detection_nms.cu pyramid_roi_align.cu preprocess.cu
                      resize_linear.cu resize_antialias.cu deform_conv.cu)
 option(CN2_CUDA "Compile the CUDA kernels where nvcc is found" ON)
 

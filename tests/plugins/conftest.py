@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cuda_kernels import CudaKernels
+from native_cuda import CudaKernels
 from native_kernels import Kernels
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -14,7 +14,7 @@ import torchvision.ops  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from cuda_kernels import Convolution, CudaKernels, deform_conv
+from native_cuda import Convolution, CudaKernels, deform_conv
 from native_kernels import INVALID_ARGUMENT, address
 
 Tensors = list[NDArray[Any] | None]
@@ -55,6 +55,7 @@ CASES = {
     "3x3": Convolution(2, 5, 9, 11, 7),
     "more channels than a step": Convolution(1, 37, 7, 9, 20),
     "more outputs than a block": Convolution(1, 3, 6, 7, 131),
+    "32 outputs": Convolution(1, 16, 8, 8, 32),
     "64 outputs": Convolution(1, 16, 8, 8, 64),
     "stride": Convolution(2, 4, 13, 10, 3, stride=(2, 2)),
     "another stride and kernel": Convolution(
@@ -111,14 +112,19 @@ def test_pads_that_differ_as_in_onnx(cuda: CudaKernels) -> None:
     assert np.abs(y - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-def test_half_precision(cuda: CudaKernels) -> None:
-    """Products and sums are float32: what is rounded is the inputs and, once, the result."""
-    sizes = Convolution(1, 40, 9, 10, 20)
+# 20 outputs of 16 rounded up to 32; as many tiles as warps, more, and fewer.
+@pytest.mark.parametrize("outputs", [5, 20, 64, 130])
+def test_half_precision(cuda: CudaKernels, outputs: int) -> None:
+    """Sums are float32: what is rounded is the inputs, each sample, and, once, the result."""
+    sizes = Convolution(1, 40, 9, 10, outputs)
     tensors = [t.astype(np.float16) for t in random_tensors(np.random.default_rng(3), sizes)]
     expected = by_torchvision(sizes, tensors)
     y = deform_conv(cuda, sizes, tensors).astype(np.float64)
-    bound = HALF_STEP * np.abs(expected) + TOLERANCE * np.abs(expected).max()
+    x, weight, offset, bias, mask = tensors
+    products = by_torchvision(sizes, [np.abs(x), np.abs(weight), offset, 0 * bias, mask])
+    bound = HALF_STEP * (np.abs(expected) + products) + TOLERANCE * np.abs(expected).max()
     assert (np.abs(y - expected) <= bound).all()
+    assert np.std(y - expected) < 1e-3 * np.std(expected)  # roundings do not add up
 
 
 def test_far_offsets_read_nothing(cuda: CudaKernels) -> None:

@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from cuda_kernels import INVALID_CONFIGURATION, LAUNCH_FAILURE, CudaKernels
+from native_cuda import INVALID_CONFIGURATION, LAUNCH_FAILURE, CudaKernels
 
 SHIFT, RACE, SOME_WAIT, PART_OF_WARP, PAST_THE_END, SUM = range(6)
 NUMBERS = np.arange(64, dtype=np.int32) ** 2

@@ -1,4 +1,4 @@
-"""How the CUDA kernels are launched: grids, the block's memory, sizes at their limits. Nothing runs."""
+"""How the CUDA kernels are launched: grids, blocks' memory, sizes at their limits; none runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctypes import c_float, c_int32, c_int64
 import numpy as np
 import pytest
 
-from cuda_kernels import Convolution, CudaKernels, Launch, Picture
+from native_cuda import Convolution, CudaKernels, Launch, Picture
 from native_kernels import INVALID_ARGUMENT, OK, Level, address, sizes
 
 MOST_X, MOST_YZ = 2**31 - 1, 65535  # blocks of a grid
@@ -59,11 +59,23 @@ def deform_conv(cuda: CudaKernels, convolution: Convolution) -> int:
 
 def test_suppression_takes_a_block_per_picture(dry: CudaKernels) -> None:
     assert proposal_nms(dry, 16, 5000, 256) == OK
-    assert detection_nms(dry, 3, 256, 1203, 300) == OK
+    assert detection_nms(dry, 3, 128, 80, 100) == OK
     launches = dry.take_launches()
     assert [launch.grid for launch in launches] == [(16, 1, 1), (3, 1, 1)]
     assert all(launch.threads == 1024 for launch in launches)
     assert all(launch.block_bytes < ORDINARY_BYTES // 2 for launch in launches)
+
+
+def test_many_scores_are_collected_by_the_whole_gpu(dry: CudaKernels) -> None:
+    """4096 a block; up to 16384 a picture the suppressing block reads them itself."""
+    for boxes, grids in ((16384, [(2, 1, 1)]), (16385, [(2 * 5, 1, 1), (2, 1, 1)])):
+        assert proposal_nms(dry, 2, boxes, 256) == OK
+        assert [launch.grid for launch in dry.take_launches()] == grids
+    assert detection_nms(dry, 3, 256, 1203, 300) == OK
+    collect, suppress = dry.take_launches()
+    assert (collect.grid, suppress.grid) == ((3 * 76, 1, 1), (3, 1, 1))
+    assert collect.block_bytes < ORDINARY_BYTES
+    assert detection_nms(dry, 2**29, 2**7, 2**7 + 1, 1) == INVALID_ARGUMENT  # 5 * 2^29 blocks
 
 
 @pytest.mark.parametrize(("batch", "status"), [(MOST_X, OK), (MOST_X + 1, INVALID_ARGUMENT)])
@@ -117,10 +129,10 @@ def test_roi_align_at_its_limits(dry: CudaKernels) -> None:
     assert roi_align(dry, 1, 1, 1, 7, 2**24 + 1) == INVALID_ARGUMENT
 
 
-# outputs of a group -> outputs of a block
-@pytest.mark.parametrize(
-    ("outputs", "groups", "blocks"), [(16, 1, 1), (17, 1, 1), (64, 1, 1), (65, 1, 1), (256, 1, 2), (512, 32, 32)]
-)  # fmt: skip
+DEFORM_BLOCKS = [(16, 1, 1), (17, 1, 1), (64, 1, 1), (65, 1, 1), (256, 1, 2), (512, 32, 32)]
+
+
+@pytest.mark.parametrize(("outputs", "groups", "blocks"), DEFORM_BLOCKS)
 def test_deform_conv_takes_a_block_per_64_pixels_and_some_outputs(
     dry: CudaKernels, outputs: int, groups: int, blocks: int
 ) -> None:

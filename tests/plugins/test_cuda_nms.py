@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cuda_kernels import CudaKernels
+from native_cuda import CudaKernels
 from native_kernels import Found, Kernels, Proposals
 from plugin_inputs import Floats, case_threshold, grid_boxes, grid_scores, spread_boxes
 from reference import nms_reference as reference
@@ -64,6 +64,26 @@ def test_counts_around_a_tile_and_a_chunk(
         theirs = kernels.proposal_nms(boxes, scores, k, threshold)
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+@pytest.mark.parametrize("with_classes", [True, False])
+def test_so_many_boxes_that_they_are_collected_first(
+    cuda: CudaKernels, kernels: Kernels, with_classes: bool
+) -> None:
+    rng = np.random.default_rng(6)
+    shape = (2, 20000)
+    boxes, scores = spread_boxes(rng, shape), grid_scores(rng, shape, steps=3000)
+    scores[rng.random(shape) < 0.3] = np.nan
+    scores[1, 100:] = 0  # few are left of this one
+    classes = rng.integers(0, 5, shape).astype(np.int32) if with_classes else None
+    theirs = kernels.proposal_nms(boxes, scores, 700, 0.5, classes=classes)
+    for seed in range(3):
+        cuda.set_seed(seed)
+        ours = cuda.proposal_nms(boxes, scores, 700, 0.5, classes=classes)
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(ours.scores, theirs.scores)
+        if with_classes:
+            np.testing.assert_array_equal(ours.classes, theirs.classes)
 
 
 def test_all_candidates_of_several_chunks_are_looked_at(

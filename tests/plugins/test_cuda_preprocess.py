@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cn2.runtime.preprocess import resize_into
-from cuda_kernels import Bytes, CudaKernels, Picture, preprocess
+from native_cuda import Bytes, CudaKernels, Picture, preprocess
 
 RGB, BGR, RGBA, BGRA, GREY, NV12 = range(6)
 FORMATS = [RGB, BGR, RGBA, BGRA, GREY, NV12]
@@ -190,7 +190,8 @@ def test_canvases_that_none_can_be(cuda: CudaKernels, canvas: tuple[int, int]) -
 def test_the_workspace(cuda: CudaKernels) -> None:
     """None for linear; for antialias it grows with the picture, and less than it is refused."""
     rng = np.random.default_rng(5)
-    small, large = (make(rng, size, (10, 20)).picture for size in ((30, 40), (60, 40)))
+    both = [make(rng, size, (10, 20)) for size in ((30, 40), (60, 40))]
+    small, large = (made.picture for made in both)
 
     def bytes_of(*pictures: Picture, interpolation: int = ANTIALIAS) -> int:
         ask = cuda.library.cn2_cuda_preprocess_workspace_size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cn2.export.operators.pooling import level_borders
-from cuda_kernels import CudaKernels
+from native_cuda import CudaKernels
 from native_kernels import Floats, Kernels
 from plugin_inputs import spread_boxes
 

@@ -59,7 +59,7 @@ cudaError_t launch(const Launch& at, void (*kernel)(Parameters...), Arguments&&.
 // The block's own memory, as the one struct or array that a kernel keeps there.
 template <typename T>
 __device__ T& shared_memory() {
-  extern __shared__ __align__(16) unsigned char cn2_block_memory[];
+  extern __shared__ __align__(128) unsigned char cn2_block_memory[];
   return *reinterpret_cast<T*>(cn2_block_memory);
 }
 #endif

@@ -2,237 +2,63 @@
 // of 64 pixels, and takes 16 channels at one tap at a time: it samples them into its own memory, reads the
 // weights that go with them, and adds their products. Where a tap lies and how its four cells count is
 // found once for all channels. A first kernel puts the weights into the order in which they are read.
-#include "cuda_launch.h"
-#include "deform_conv_cuda.h"
-#include "device_numbers.cuh"
+#include "device_products.cuh"
 
 namespace cn2 {
 namespace {
 
-constexpr unsigned kThreads = 256;
-constexpr int kPixels = 64;  // of a block
-constexpr int kDepth = 16;   // channels at once
-constexpr int kSide = 16;    // threads along outputs, and along pixels
-constexpr int kPixelsOfThread = kPixels / kSide;
-
-struct Geometry {
-  int channels, height, width, outputs;
-  int kernel_width, taps;
-  int stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left;
-  int group_channels, group_outputs, offset_channels, offset_groups;
-  int out_width, out_pixels;
-  int pixel_tiles, output_tiles;  // of a picture, of a group
+template <typename T, int kOutputs>
+union Block {
+  Stage<T, kOutputs> stage;
+  typename Products<T, kOutputs>::Memory sums;
 };
-
-struct Arguments {
-  DeformConvTensors tensors;
-  const float* weights;  // [groups, taps, group_channels, group_outputs]
-  Geometry size;
-};
-
-// Where one tap of one pixel reads: offsets in a plane, -1 outside, and weights, mask included.
-struct Corners {
-  int cell[4];
-  float weight[4];
-};
-
-template <int kOutputs>
-struct Block {
-  Corners corners[kPixels];
-  float columns[kDepth][kPixels];
-  float weights[kDepth][kOutputs];
-};
-
-// A block's place in the result.
-struct Place {
-  int picture, group;
-  int first_pixel, first_output;  // of the picture, of the group
-};
-
-__device__ Place find_place(const Geometry& size, int outputs_of_block) {
-  const auto tile = static_cast<int>(blockIdx.x % static_cast<unsigned>(size.pixel_tiles));
-  const auto output_tile = static_cast<int>(blockIdx.y % static_cast<unsigned>(size.output_tiles));
-  return {static_cast<int>(blockIdx.x / static_cast<unsigned>(size.pixel_tiles)),
-          static_cast<int>(blockIdx.y / static_cast<unsigned>(size.output_tiles)), tile * kPixels,
-          output_tile * outputs_of_block};
-}
-
-__device__ void set_corner(Corners& corners, int index, const Geometry& size, int y, int x,
-                           float weight) {
-  const bool inside = y >= 0 && y < size.height && x >= 0 && x < size.width;
-  corners.cell[index] = inside ? y * size.width + x : -1;
-  corners.weight[index] = weight;
-}
-
-__device__ Corners find_corners(const Geometry& size, float y, float x, float mask) {
-  Corners corners{{-1, -1, -1, -1}, {0, 0, 0, 0}};
-  if (y > -1 && y < static_cast<float>(size.height) && x > -1 &&
-      x < static_cast<float>(size.width)) {
-    const auto top = static_cast<int>(floorf(y));
-    const auto left = static_cast<int>(floorf(x));
-    const float down = y - static_cast<float>(top);
-    const float right = x - static_cast<float>(left);
-    set_corner(corners, 0, size, top, left, (1 - down) * (1 - right) * mask);
-    set_corner(corners, 1, size, top, left + 1, (1 - down) * right * mask);
-    set_corner(corners, 2, size, top + 1, left, down * (1 - right) * mask);
-    set_corner(corners, 3, size, top + 1, left + 1, down * right * mask);
-  }
-  return corners;
-}
-
-// The corners of one tap of an offset group, for each of the block's pixels.
-template <typename T>
-__device__ void place_tap(const Arguments& all, const Place& place, int tap, int offset_group,
-                          Corners* corners) {
-  const Geometry& size = all.size;
-  const auto thread = static_cast<int>(threadIdx.x);
-  if (thread >= kPixels) {
-    return;
-  }
-  const int pixel = place.first_pixel + thread;
-  if (pixel >= size.out_pixels) {
-    corners[thread] = {{-1, -1, -1, -1}, {0, 0, 0, 0}};
-    return;
-  }
-  const int64_t channel =
-      (int64_t{place.picture} * size.offset_groups + offset_group) * size.taps + tap;
-  const T* offset =
-      static_cast<const T*>(all.tensors.offset) + 2 * channel * size.out_pixels + pixel;
-  const T* masks = static_cast<const T*>(all.tensors.mask);
-  const int row = pixel / size.out_width;
-  const int kernel_row = tap / size.kernel_width;
-  const int y = row * size.stride_y - size.pad_top + kernel_row * size.dilation_y;
-  const int x = (pixel - row * size.out_width) * size.stride_x - size.pad_left +
-                (tap - kernel_row * size.kernel_width) * size.dilation_x;
-  corners[thread] =
-      find_corners(size, static_cast<float>(y) + to_float(offset[0]),
-                   static_cast<float>(x) + to_float(offset[size.out_pixels]),
-                   masks == nullptr ? 1.0f : to_float(masks[channel * size.out_pixels + pixel]));
-}
-
-// `channels` begins at the first of `count` planes; the rest of the depth becomes 0.
-template <typename T>
-__device__ void sample_columns(const T* channels, int64_t plane, int count, const Corners* corners,
-                               float (*columns)[kPixels]) {
-  const auto pixel = static_cast<int>(threadIdx.x) % kPixels;
-  const Corners at = corners[pixel];
-  for (int i = static_cast<int>(threadIdx.x) / kPixels; i < kDepth; i += kThreads / kPixels) {
-    float value = 0;
-    if (i < count) {
-      const T* cells = channels + i * plane;
-      for (int corner = 0; corner < 4; ++corner) {
-        if (at.cell[corner] >= 0) {
-          value += at.weight[corner] * to_float(cells[at.cell[corner]]);
-        }
-      }
-    }
-    columns[i][pixel] = value;
-  }
-}
-
-// Weights of `count` channels, group_outputs apart; what lies outside becomes 0.
-template <int kOutputs>
-__device__ void read_weights(const float* from, int count, int group_outputs, int first_output,
-                             float (*weights)[kOutputs]) {
-  for (int item = static_cast<int>(threadIdx.x); item < kDepth * kOutputs; item += kThreads) {
-    const int channel = item / kOutputs;
-    const int output = item % kOutputs;
-    const bool inside = channel < count && first_output + output < group_outputs;
-    weights[channel][output] =
-        inside ? from[int64_t{channel} * group_outputs + first_output + output] : 0;
-  }
-}
-
-// Thread (i, j) has outputs i, i + 16, ... and pixels 4 j to 4 j + 3.
-template <int kOutputs>
-__device__ void add_products(const Block<kOutputs>& block,
-                             float (&sums)[kOutputs / kSide][kPixelsOfThread]) {
-  const auto output = static_cast<int>(threadIdx.x) / kSide;
-  const auto pixel = static_cast<int>(threadIdx.x) % kSide * kPixelsOfThread;
-#pragma unroll
-  for (int depth = 0; depth < kDepth; ++depth) {
-    const float4 columns = *reinterpret_cast<const float4*>(&block.columns[depth][pixel]);
-#pragma unroll
-    for (int i = 0; i < kOutputs / kSide; ++i) {
-      const float weight = block.weights[depth][output + i * kSide];
-      sums[i][0] += weight * columns.x;
-      sums[i][1] += weight * columns.y;
-      sums[i][2] += weight * columns.z;
-      sums[i][3] += weight * columns.w;
-    }
-  }
-}
 
 template <typename T, int kOutputs>
-__device__ void add_tap(const Arguments& all, const Place& place, int tap, Block<kOutputs>& block,
-                        float (&sums)[kOutputs / kSide][kPixelsOfThread]) {
+__device__ void add_tap(const DeformArguments& all, const Place& place, int tap,
+                        Stage<T, kOutputs>& stage, Products<T, kOutputs>& products) {
   const Geometry& size = all.size;
   const auto plane = static_cast<int64_t>(size.height) * size.width;
   const int begin = place.group * size.group_channels;
   const int end = begin + size.group_channels;
   const T* picture = static_cast<const T*>(all.tensors.x) + place.picture * size.channels * plane;
-  const float* weights = all.weights + (int64_t{place.group} * size.taps + tap) *
-                                           size.group_channels * size.group_outputs;
+  const T* weights = static_cast<const T*>(all.weights) + (int64_t{place.group} * size.taps + tap) *
+                                                              size.group_channels *
+                                                              size.group_outputs;
   int offset_group = -1;
   for (int channel = begin, count = 0; channel < end; channel += count) {
     if (channel / size.offset_channels != offset_group) {
       offset_group = channel / size.offset_channels;
-      place_tap<T>(all, place, tap, offset_group, block.corners);
+      place_tap<T>(all, place, tap, offset_group, stage.corners);
       __syncthreads();
     }
     const int last = min(end, (offset_group + 1) * size.offset_channels);
     count = min(kDepth, last - channel);
-    sample_columns(picture + channel * plane, plane, count, block.corners, block.columns);
-    read_weights<kOutputs>(weights + int64_t{channel - begin} * size.group_outputs, count,
-                           size.group_outputs, place.first_output, block.weights);
+    sample_columns(picture + channel * plane, plane, count, stage.corners, stage.columns);
+    read_weights<T, kOutputs>(weights + int64_t{channel - begin} * size.group_outputs, count,
+                              size.group_outputs, place.first_output, stage.weights);
     __syncthreads();
-    add_products<kOutputs>(block, sums);
+    products.add(stage);
     __syncthreads();
   }
 }
 
 template <typename T, int kOutputs>
-__device__ void write_sums(const Arguments& all, const Place& place,
-                           const float (&sums)[kOutputs / kSide][kPixelsOfThread]) {
-  const Geometry& size = all.size;
-  const auto output = place.first_output + static_cast<int>(threadIdx.x) / kSide;
-  const auto pixel = place.first_pixel + static_cast<int>(threadIdx.x) % kSide * kPixelsOfThread;
-  const T* bias = static_cast<const T*>(all.tensors.bias);
-#pragma unroll
-  for (int i = 0; i < kOutputs / kSide; ++i) {
-    const int in_group = output + i * kSide;
-    if (in_group < size.group_outputs) {
-      const int channel = place.group * size.group_outputs + in_group;
-      const float start = bias == nullptr ? 0 : to_float(bias[channel]);
-      T* y = static_cast<T*>(all.tensors.y) +
-             (int64_t{place.picture} * size.outputs + channel) * size.out_pixels;
-#pragma unroll
-      for (int j = 0; j < kPixelsOfThread; ++j) {
-        if (pixel + j < size.out_pixels) {
-          y[pixel + j] = from_float<T>(sums[i][j] + start);
-        }
-      }
-    }
-  }
-}
-
-template <typename T, int kOutputs>
-__global__ void __launch_bounds__(kThreads, 2) deform_conv_kernel(const Arguments all) {
-  Block<kOutputs>& block = shared_memory<Block<kOutputs>>();
+__global__ void __launch_bounds__(kDeformThreads, 2) deform_conv_kernel(const DeformArguments all) {
+  Block<T, kOutputs>& block = shared_memory<Block<T, kOutputs>>();
   const Place place = find_place(all.size, kOutputs);
-  float sums[kOutputs / kSide][kPixelsOfThread] = {};
+  Products<T, kOutputs> products;
   for (int tap = 0; tap < all.size.taps; ++tap) {
-    add_tap<T, kOutputs>(all, place, tap, block, sums);
+    add_tap<T, kOutputs>(all, place, tap, block.stage, products);
   }
-  write_sums<T, kOutputs>(all, place, sums);
+  products.write(find_target<T>(all, place), block.sums);
 }
 
 // [outputs, group_channels, taps] -> [groups, taps, group_channels, group_outputs]
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    order_weights_kernel(const Arguments all, float* ordered, int64_t count) {
+__global__ void __launch_bounds__(kDeformThreads)
+    order_weights_kernel(const DeformArguments all, T* ordered, int64_t count) {
   const Geometry& size = all.size;
-  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int64_t item = int64_t{blockIdx.x} * kDeformThreads + threadIdx.x;
   if (item < count) {
     const int64_t row = item / size.group_outputs;
     const int64_t output = item % size.group_outputs;
@@ -242,7 +68,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t from =
         ((group * size.group_outputs + output) * size.group_channels + channel) * size.taps +
         group_tap % size.taps;
-    ordered[item] = to_float(static_cast<const T*>(all.tensors.weight)[from]);
+    ordered[item] = static_cast<const T*>(all.tensors.weight)[from];
   }
 }
 
@@ -251,7 +77,12 @@ int64_t weight_count(const DeformConvShape& shape) {
 }
 
 int outputs_of_block(int64_t group_outputs) {
-  return group_outputs <= 16 ? 16 : group_outputs <= 64 ? 64 : 128;
+  for (const int outputs : {16, 32, 64}) {
+    if (group_outputs <= outputs) {
+      return outputs;
+    }
+  }
+  return 128;
 }
 
 Geometry measure(const DeformConvShape& shape, int block_outputs) {
@@ -281,21 +112,22 @@ Geometry measure(const DeformConvShape& shape, int block_outputs) {
 }
 
 template <typename T, int kOutputs>
-cudaError_t launch_blocks(const Arguments& all, const DeformConvShape& shape, cudaStream_t stream) {
+cudaError_t launch_blocks(const DeformArguments& all, const DeformConvShape& shape,
+                          cudaStream_t stream) {
   const auto x = static_cast<unsigned>(shape.batch * all.size.pixel_tiles);
   const auto y = static_cast<unsigned>(shape.groups * all.size.output_tiles);
-  return launch({dim3(x, y), kThreads, sizeof(Block<kOutputs>), stream},
+  return launch({dim3(x, y), kDeformThreads, sizeof(Block<T, kOutputs>), stream},
                 deform_conv_kernel<T, kOutputs>, all);
 }
 
 template <typename T>
-cudaError_t launch_all(const Arguments& all, const DeformConvShape& shape, int block_outputs,
-                       float* ordered, cudaStream_t stream) {
+cudaError_t launch_all(const DeformArguments& all, const DeformConvShape& shape, int block_outputs,
+                       void* ordered, cudaStream_t stream) {
   const int64_t count = weight_count(shape);
   if (count > 0) {
-    const auto blocks = static_cast<unsigned>(ceil_div(count, kThreads));
-    const cudaError_t error =
-        launch({dim3(blocks), kThreads, 0, stream}, order_weights_kernel<T>, all, ordered, count);
+    const auto blocks = static_cast<unsigned>(ceil_div(count, kDeformThreads));
+    const cudaError_t error = launch({dim3(blocks), kDeformThreads, 0, stream},
+                                     order_weights_kernel<T>, all, static_cast<T*>(ordered), count);
     if (error != cudaSuccess) {
       return error;
     }
@@ -303,6 +135,8 @@ cudaError_t launch_all(const Arguments& all, const DeformConvShape& shape, int b
   switch (block_outputs) {
     case 16:
       return launch_blocks<T, 16>(all, shape, stream);
+    case 32:
+      return launch_blocks<T, 32>(all, shape, stream);
     case 64:
       return launch_blocks<T, 64>(all, shape, stream);
     default:
@@ -345,7 +179,7 @@ bool is_possible_on_cuda(const DeformConvShape& shape) noexcept {
          is_tensor({shape.batch, shape.channels, shape.height, shape.width}) &&
          is_tensor({shape.batch, shape.outputs, height, width}) &&
          is_tensor({shape.batch, shape.offset_groups, taps, 2, height, width}) &&
-         weight_count(shape) <= kMostGridX * kThreads &&
+         weight_count(shape) <= kMostGridX * kDeformThreads &&
          shape.batch * ceil_div(height * width, kPixels) <= kMostGridX &&
          shape.groups * ceil_div(shape.outputs / shape.groups, 16) <= kMostGridYZ;
 }
@@ -364,12 +198,11 @@ cudaError_t deform_conv_cuda(const DeformConvTensors& tensors, const DeformConvS
   if (shape.batch * shape.outputs * shape.out_height() * shape.out_width() == 0) {
     return cudaSuccess;
   }
-  auto* ordered = static_cast<float*>(workspace);
   const int block_outputs = outputs_of_block(shape.outputs / shape.groups);
-  const Arguments all{tensors, ordered, measure(shape, block_outputs)};
+  const DeformArguments all{tensors, workspace, measure(shape, block_outputs)};
   return type == FeatureType::kFloat32
-             ? launch_all<float>(all, shape, block_outputs, ordered, stream)
-             : launch_all<__half>(all, shape, block_outputs, ordered, stream);
+             ? launch_all<float>(all, shape, block_outputs, workspace, stream)
+             : launch_all<__half>(all, shape, block_outputs, workspace, stream);
 }
 
 }  // namespace cn2

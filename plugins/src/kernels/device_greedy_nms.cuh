@@ -140,7 +140,7 @@ __device__ void keep_survivors(const Rows& rows, const DeviceRank* ranks, int64_
   for (int i = 0; i < 4; ++i) {
     result.boxes[4 * at + i] = box[i];
   }
-  result.scores[at] = rows.ranked.scores[place];
+  result.scores[at] = rows.scores[place];
   if (result.classes != nullptr) {
     result.classes[at] = block.labels[row];
   }
@@ -181,13 +181,14 @@ __device__ inline void clear_rest(int64_t kept, const NmsResult& result) {
   }
 }
 
-// Rows has box_of(place), label_of(place), ranked (RankedScores) and iou_threshold. Returns how many were kept.
-template <typename Rows>
-__device__ int64_t greedy_nms_block(const Rows& rows, const NmsResult& result, NmsBlock& block) {
+// Rows has box_of(place), label_of(place), scores and iou_threshold. Returns how many were kept.
+template <typename Source, typename Rows>
+__device__ int64_t greedy_nms_block(const Source& source, const Rows& rows, const NmsResult& result,
+                                    NmsBlock& block) {
   int64_t kept = 0;
   DeviceRank last = 0;
   for (;;) {
-    const auto [count, are_last] = find_next_ranks(rows.ranked, last, block.ranking);
+    const auto [count, are_last] = find_next_ranks(source, last, block.ranking);
     kept = suppress_ranks(rows, count, kept, result, block);
     if (kept == result.most || are_last) {
       break;

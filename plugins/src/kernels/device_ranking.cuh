@@ -26,28 +26,51 @@ struct RankBlock {
   uint32_t crossing, before_crossing, total;
 };
 
-// The scores of one picture; a NaN is never above the threshold.
-struct RankedScores {
-  const float* scores;
-  int64_t count;  // below 2^32
-  float threshold;
-};
-
 __device__ inline DeviceRank device_rank(float score, int64_t row) {
   const uint32_t bits = __float_as_uint(__fadd_rn(score, 0.0f));  // -0 becomes 0
   const uint32_t descending = (bits >> 31) != 0 ? bits : ~bits & 0x7fffffffu;
   return static_cast<DeviceRank>(descending) << 32 | static_cast<uint32_t>(row);
 }
 
+// Where ranks come from: all scores of one picture; a NaN is never above the threshold.
+struct RankedScores {
+  const float* scores;
+  int64_t size;  // below 2^32
+  float threshold;
+
+  __device__ int64_t count() const { return size; }
+  __device__ DeviceRank rank_at(int64_t row) const {
+    const float score = scores[row];
+    return score > threshold ? device_rank(score, row) : kNoRank;
+  }
+};
+
+// Or those above the threshold, which collect_ranks has found, in any order.
+struct CollectedRanks {
+  const DeviceRank* ranks;
+  const uint32_t* found;
+
+  __device__ int64_t count() const { return *found; }
+  __device__ DeviceRank rank_at(int64_t index) const { return ranks[index]; }
+};
+
 // Call visit(rank) for each of the ranks behind `last`, shared out among the block's threads. 0 is before all.
-template <typename Visit>
-__device__ void visit_ranks(const RankedScores& from, DeviceRank last, const Visit& visit) {
-  for (int64_t row = threadIdx.x; row < from.count; row += kRankThreads) {
-    const float score = from.scores[row];
-    if (score > from.threshold) {
-      const DeviceRank rank = device_rank(score, row);
-      if (rank > last) {
-        visit(rank);
+// Several are read before the first is looked at, as one block waits long for each.
+template <typename Source, typename Visit>
+__device__ void visit_ranks(const Source& from, DeviceRank last, const Visit& visit) {
+  constexpr int kAtOnce = 4;
+  const int64_t count = from.count();
+  for (int64_t begin = threadIdx.x; begin < count; begin += kAtOnce * kRankThreads) {
+    DeviceRank ranks[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t index = begin + i * int64_t{kRankThreads};
+      ranks[i] = index < count ? from.rank_at(index) : kNoRank;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (ranks[i] > last && ranks[i] != kNoRank) {
+        visit(ranks[i]);
       }
     }
   }
@@ -77,8 +100,9 @@ __device__ inline uint32_t sum_up_to(uint32_t value, RankBlock& block) {
 }
 
 // How many ranks behind `last` begin with each digit after `prefix`, of those that begin with `prefix`.
-__device__ inline void count_digits(const RankedScores& from, DeviceRank last, DeviceRank prefix,
-                                    unsigned shift, unsigned digit, RankBlock& block) {
+template <typename Source>
+__device__ void count_digits(const Source& from, DeviceRank last, DeviceRank prefix, unsigned shift,
+                             unsigned digit, RankBlock& block) {
   block.bins[threadIdx.x] = 0;
   __syncthreads();
   visit_ranks(from, last, [&](DeviceRank rank) {
@@ -93,7 +117,8 @@ __device__ inline void count_digits(const RankedScores& from, DeviceRank last, D
 // A rank such that those behind `last` and not behind it fit into a chunk, and fill at least half of it where
 // there are so many. Digit by digit from the highest: the chunk's end lies in one bin, and either the bins
 // before it are enough, or that bin is looked at more closely.
-__device__ inline DeviceRank find_cut(const RankedScores& from, DeviceRank last, RankBlock& block) {
+template <typename Source>
+__device__ DeviceRank find_cut(const Source& from, DeviceRank last, RankBlock& block) {
   DeviceRank prefix = 0;
   uint32_t before = 0;  // ranks that are certain to be in the chunk
   for (unsigned shift = 64; shift > 0;) {
@@ -158,9 +183,9 @@ struct FoundRanks {
 
 // Put the next best ranks behind `last` into block.ranks, best first. Barriers inside; all threads get the
 // same answer.
-__device__ inline FoundRanks find_next_ranks(const RankedScores& from, DeviceRank last,
-                                             RankBlock& block) {
-  const DeviceRank cut = from.count <= kRankChunk ? kNoRank : find_cut(from, last, block);
+template <typename Source>
+__device__ FoundRanks find_next_ranks(const Source& from, DeviceRank last, RankBlock& block) {
+  const DeviceRank cut = from.count() <= kRankChunk ? kNoRank : find_cut(from, last, block);
   __syncthreads();
   if (threadIdx.x == 0) {
     block.count = 0;

@@ -21,7 +21,7 @@ uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
 namespace cn2 {
-alignas(16) unsigned char cn2_block_memory[emulator::kMostShared];
+alignas(128) unsigned char cn2_block_memory[emulator::kMostShared];
 }
 
 namespace emulator {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 #define CN2_CUDA_EMULATOR 1
@@ -124,7 +125,9 @@ T shuffle(unsigned mask, T value, unsigned from) {
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  return emulator::run(*config, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  return [&](Parameters... copies) {
+    return emulator::run(*config, [&] { kernel(copies...); });
+  }(static_cast<Arguments&&>(arguments)...);
 }
 
 // ---- In kernels ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 // tests the CPU's kernels tests these, on a GPU and emulated alike. `threads` means nothing here.
 #include "cuda_entries.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "deform_conv_cuda.h"
@@ -35,13 +36,18 @@ int32_t cn2_kernels_proposal_nms(const float* boxes, const float* scores, const 
   }
   DeviceArrays arrays;
   const size_t bytes = cn2::proposal_nms_workspace_size(shape);
-  return arrays.finish(cn2::proposal_nms_cuda(arrays.in(boxes, count({batch, box_count, 4})),
-                                              arrays.in(scores, count({batch, box_count})),
-                                              arrays.in(classes, count({batch, box_count})), shape,
-                                              arrays.out(kept_boxes, count({batch, proposals, 4})),
-                                              arrays.out(kept_scores, count({batch, proposals})),
-                                              arrays.out(kept_classes, count({batch, proposals})),
-                                              arrays.workspace(bytes), bytes, nullptr));
+  auto* device_boxes = arrays.in(boxes, count({batch, box_count, 4}));
+  auto* device_scores = arrays.in(scores, count({batch, box_count}));
+  auto* device_classes = arrays.in(classes, count({batch, box_count}));
+  auto* device_kept_boxes = arrays.out(kept_boxes, count({batch, proposals, 4}));
+  auto* device_kept_scores = arrays.out(kept_scores, count({batch, proposals}));
+  auto* device_kept_classes = arrays.out(kept_classes, count({batch, proposals}));
+  auto* workspace = arrays.workspace(bytes);
+  return arrays.run([&](cudaStream_t stream) {
+    return cn2::proposal_nms_cuda(device_boxes, device_scores, device_classes, shape,
+                                  device_kept_boxes, device_kept_scores, device_kept_classes,
+                                  workspace, bytes, stream);
+  });
 }
 
 int32_t cn2_kernels_detection_nms(const float* boxes, const float* scores, int64_t batch,
@@ -56,14 +62,19 @@ int32_t cn2_kernels_detection_nms(const float* boxes, const float* scores, int64
   }
   DeviceArrays arrays;
   const size_t bytes = cn2::detection_nms_workspace_size(shape);
-  return arrays.finish(cn2::detection_nms_cuda(
-      arrays.in(boxes, count({batch, rows, shared_boxes != 0 ? 1 : classes, 4})),
-      arrays.in(scores, count({batch, rows, classes})), arrays.in(&score_threshold, 1), shape,
-      arrays.out(num_detections, count({batch})),
-      arrays.out(found_boxes, count({batch, detections, 4})),
-      arrays.out(found_scores, count({batch, detections})),
-      arrays.out(found_classes, count({batch, detections})), arrays.workspace(bytes), bytes,
-      nullptr));
+  auto* device_boxes = arrays.in(boxes, count({batch, rows, shared_boxes != 0 ? 1 : classes, 4}));
+  auto* device_scores = arrays.in(scores, count({batch, rows, classes}));
+  auto* device_score_threshold = arrays.in(&score_threshold, 1);
+  auto* device_num_detections = arrays.out(num_detections, count({batch}));
+  auto* device_found_boxes = arrays.out(found_boxes, count({batch, detections, 4}));
+  auto* device_found_scores = arrays.out(found_scores, count({batch, detections}));
+  auto* device_found_classes = arrays.out(found_classes, count({batch, detections}));
+  auto* workspace = arrays.workspace(bytes);
+  return arrays.run([&](cudaStream_t stream) {
+    return cn2::detection_nms_cuda(device_boxes, device_scores, device_score_threshold, shape,
+                                   device_num_detections, device_found_boxes, device_found_scores,
+                                   device_found_classes, workspace, bytes, stream);
+  });
 }
 
 namespace {
@@ -87,12 +98,15 @@ int pool(const float* rois, const cn2_kernels_level* levels, int64_t level_count
   }
   const size_t bytes = cn2::pyramid_roi_align_workspace_size(shape);
   const int64_t bins = shape.output_size;
-  return arrays.finish(cn2::pyramid_roi_align_cuda(
-      arrays.in(rois, count({shape.batch, shape.rois, 4})), all.data(), all.size(), level_borders,
-      shape, type,
+  auto* device_rois = arrays.in(rois, count({shape.batch, shape.rois, 4}));
+  auto* device_pooled =
       arrays.out(static_cast<char*>(pooled),
-                 count({shape.batch, shape.rois, shape.channels, bins, bins}) * size),
-      arrays.workspace(bytes), bytes, nullptr));
+                 count({shape.batch, shape.rois, shape.channels, bins, bins}) * size);
+  auto* workspace = arrays.workspace(bytes);
+  return arrays.run([&](cudaStream_t stream) {
+    return cn2::pyramid_roi_align_cuda(device_rois, all.data(), all.size(), level_borders, shape,
+                                       type, device_pooled, workspace, bytes, stream);
+  });
 }
 
 }  // namespace
@@ -155,10 +169,13 @@ int32_t cn2_cuda_preprocess(const cn2_cuda_picture* pictures, int64_t count_, in
   }
   const size_t bytes = cn2::preprocess_workspace_size(all.data(), all.size(), kind) +
                        static_cast<size_t>(workspace_more);
-  return arrays.finish(cn2::preprocess_cuda(
-      all.data(), all.size(), kind, canvas,
-      arrays.out(canvases, count({count_, canvas_height, canvas_width, 3})),
-      arrays.out(image_sizes, count({count_, 2})), arrays.workspace(bytes), bytes, nullptr));
+  auto* device_canvases = arrays.out(canvases, count({count_, canvas_height, canvas_width, 3}));
+  auto* device_image_sizes = arrays.out(image_sizes, count({count_, 2}));
+  auto* workspace = arrays.workspace(bytes);
+  return arrays.run([&](cudaStream_t stream) {
+    return cn2::preprocess_cuda(all.data(), all.size(), kind, canvas, device_canvases,
+                                device_image_sizes, workspace, bytes, stream);
+  });
 }
 
 int32_t cn2_cuda_deform_conv(const void* x, const void* weight, const void* offset,
@@ -187,6 +204,19 @@ int32_t cn2_cuda_deform_conv(const void* x, const void* weight, const void* offs
       arrays.out(static_cast<char*>(y),
                  count({shape.batch, shape.outputs, height, width}) * bytes_of(type))};
   const size_t bytes = cn2::deform_conv_workspace_size(shape) + static_cast<size_t>(workspace_more);
-  return arrays.finish(
-      cn2::deform_conv_cuda(tensors, shape, type, arrays.workspace(bytes), bytes, nullptr));
+  auto* workspace = arrays.workspace(bytes);
+  return arrays.run([&](cudaStream_t stream) {
+    return cn2::deform_conv_cuda(tensors, shape, type, workspace, bytes, stream);
+  });
+}
+
+void cn2_cuda_set_repeats(int32_t repeats) {
+  cn2::testing::timing().repeats = repeats;
+}
+
+int64_t cn2_cuda_get_times(float* microseconds, int64_t capacity) {
+  const std::vector<float>& times = cn2::testing::timing().microseconds;
+  const auto count = std::min<int64_t>(static_cast<int64_t>(times.size()), capacity);
+  std::copy_n(times.begin(), count, microseconds);
+  return static_cast<int64_t>(times.size());
 }

@@ -22,6 +22,12 @@ CN2_KERNELS_API int32_t cn2_cuda_deform_conv(const void* x, const void* weight, 
                                              const int64_t* sizes, int32_t half,
                                              int64_t workspace_more, void* y);
 
+/* From now on each call launches its kernels in a CUDA graph, so often; 0: once, not in a graph. */
+CN2_KERNELS_API void cn2_cuda_set_repeats(int32_t repeats);
+
+/* How long one launch of the last call took, for each repeat, microseconds; returns how many there are. */
+CN2_KERNELS_API int64_t cn2_cuda_get_times(float* microseconds, int64_t capacity);
+
 typedef struct cn2_cuda_picture {
   const uint8_t *data, *chroma;
   int64_t pitch, chroma_pitch;

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "cuda_timing.h"
+
 namespace cn2::testing {
 
 // A call's arrays on the device: copied there, and the results back. The first error stays.
@@ -37,9 +39,13 @@ class DeviceArrays {
 
   void* workspace(size_t bytes) { return allocate(bytes); }
 
-  // What the launch answered, and then what the device did.
-  int finish(cudaError_t launched) {
-    keep(launched);
+  // Call `launch` (stream -> cudaError_t), time it if that was asked for, and copy the results back; the first
+  // error of all.
+  template <typename Launch>
+  int run(const Launch& launch) {
+    if (error_ == cudaSuccess) {
+      keep(timing().repeats > 0 ? time_in_graph(launch) : launch(nullptr));
+    }
     for (const Result& result : results_) {
       if (error_ == cudaSuccess) {
         keep(cudaMemcpyAsync(result.host, result.device, result.bytes, cudaMemcpyDeviceToHost,

@@ -31,13 +31,27 @@ class CudaKernels(Kernels):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        if hasattr(self.library, "cn2_cuda_half_to_float"):  # emulated
+        self.emulated = hasattr(self.library, "cn2_cuda_set_seed")
+        if self.emulated:
             self.library.cn2_cuda_half_to_float.restype = ctypes.c_float
             self.library.cn2_cuda_float_to_half.restype = ctypes.c_uint16
 
     def set_seed(self, seed: int) -> None:
-        """The order of blocks and threads from now on; 0: ascending."""
-        self.library.cn2_cuda_set_seed(ctypes.c_uint64(seed))
+        """The order of blocks and threads from now on; 0: ascending. A GPU has its own."""
+        if self.emulated:
+            self.library.cn2_cuda_set_seed(ctypes.c_uint64(seed))
+
+    def set_repeats(self, repeats: int) -> None:
+        """From now on calls launch their kernels so often, in a CUDA graph, timed; 0: once."""
+        self.library.cn2_cuda_set_repeats(ctypes.c_int32(repeats))
+
+    def take_times(self) -> list[float]:
+        """How long a launch of the last call took, for each repeat, microseconds."""
+        times = np.zeros(10_000, np.float32)
+        get = self.library.cn2_cuda_get_times
+        get.restype = ctypes.c_int64
+        count = get(address(times), ctypes.c_int64(len(times)))
+        return [float(value) for value in times[:count]]
 
     @contextmanager
     def dry_run(self) -> Iterator[None]:
