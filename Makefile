@@ -14,7 +14,7 @@ INPUTS := pyproject.toml setup.py constraints.txt $(wildcard */__init__.py */*/_
 WHEEL := build/wheel
 NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
-COMPILER := $(shell command -v c++ g++ clang++ | head -n 1)
+COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
 C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins tests/plugins/native \
 	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp $(folder)/*.cu $(folder)/*.cuh))
 
@@ -27,7 +27,7 @@ demo: $(VENV)/.demo
 # What is found decides what is built, and the end of the configure step says so.
 native: $(CMAKE)
 	-@$(PYTHON) plugins/fetch_headers.py
-	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja),-G Ninja) \
+	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja 2>/dev/null),-G Ninja) \
 		-DCMAKE_INSTALL_LIBDIR=lib $(if $(CI),-DCN2_WERROR=ON)
 	$(CMAKE) --build $(NATIVE) --parallel
 	$(CMAKE) --install $(NATIVE) --prefix plugins --component runtime

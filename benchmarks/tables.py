@@ -1,11 +1,11 @@
-"""Make the tables of README and docs/zoo.md from benchmarks/results/*.json; no figure is typed.
+"""Make the tables of README and docs from benchmarks/results/*.json; no figure is typed.
 
     python benchmarks/tables.py            # put the tables between their markers
     python benchmarks/tables.py --check    # fail if they are not what the results say
 
 Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
-zoo.json (zoo.py) and resize.json (resize.py).
+zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from operator_tables import operator_table
 from zoo_tables import resize_table, zoo_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables: dict[Path, dict[str, Callable[[Path], str]]] = {
         options.readme: {"presets": preset_table, "results": result_table},
         options.zoo: {"zoo": zoo_table, "resize": resize_table},
+        options.operators: {"operators": operator_table},
     }
     try:
         stale = [page for page in tables if refresh(page, tables[page], options)]
@@ -69,6 +71,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--zoo", type=Path, default=ROOT / "docs" / "zoo.md")
+    parser.add_argument("--operators", type=Path, default=ROOT / "docs" / "operators.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cn2.export.operators.pooling import level_borders
 from reference.nms_reference import iou_matrix
 
 Floats = NDArray[np.float32]
+CANVAS = (512, 768)  # height, width
+STRIDES = (8, 16, 32, 64, 128)
+BORDERS = level_borders(STRIDES, 4)
 
 
 def grid_boxes(rng: np.random.Generator, shape: tuple[int, ...], cells: int = 4) -> Floats:
@@ -38,3 +44,13 @@ def case_threshold(rng: np.random.Generator, boxes: Floats) -> float:
     if len(between) and rng.random() < 0.8:
         return float(rng.choice(between))
     return float(rng.choice(np.array([0.0, 0.5, 0.6, 0.7, 0.9, 1.0], np.float32)))
+
+
+def random_features(
+    rng: np.random.Generator, batch: int = 1, channels: int = 3, strides: Sequence[int] = STRIDES
+) -> list[Floats]:
+    """The levels of a canvas of 512 x 768 pixels."""
+    return [
+        rng.standard_normal((batch, channels, CANVAS[0] // s, CANVAS[1] // s), dtype=np.float32)
+        for s in strides
+    ]

@@ -229,7 +229,10 @@ def test_tables_are_written_once_and_then_checked(
     readme.write_text("# x\n" + tables.format("presets") + "y\n" + tables.format("results"))
     zoo = tmp_path / "zoo.md"
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
-    arguments = ["--readme", str(readme), "--zoo", str(zoo), "--results", str(results)]
+    operators = tmp_path / "operators.md"
+    operators.write_text(tables.format("operators"))
+    pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--results": results}
+    arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1
     assert main(arguments) == 0

@@ -1,6 +1,7 @@
+#include "detection_nms.h"
+
 #include <algorithm>
 
-#include "detection_nms.h"
 #include "greedy_nms.h"
 #include "tasks.h"
 

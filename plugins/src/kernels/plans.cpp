@@ -5,14 +5,20 @@
 namespace cn2 {
 namespace {
 
-// The rows of the taps, sorted by bins.
-void add_rows(const std::vector<Tap>& taps, const Axis& y, size_t width, Plans& plans) {
-  auto tap = taps.begin();
-  for (int64_t bin = 0; bin < y.bins; ++bin) {
-    for (; tap != taps.end() && tap->bin == bin; ++tap) {
-      plans.taps.push_back({static_cast<size_t>(tap->cell) * width, tap->weight});
-    }
-    plans.tap_ends.push_back(plans.taps.size());
+// The rows of each bin, all bins with as many: a loop of one length is predicted well.
+void add_rows(const std::vector<Tap>& taps, const Axis& y, size_t width, RoiPlan& roi,
+              Plans& plans) {
+  std::vector<size_t> counts(static_cast<size_t>(y.bins), 0);
+  for (const Tap& tap : taps) {
+    ++counts[static_cast<size_t>(tap.bin)];
+  }
+  roi.taps_per_bin = *std::max_element(counts.begin(), counts.end());
+  const size_t row = static_cast<size_t>(taps.front().cell) * width;
+  plans.taps.resize(roi.taps + counts.size() * roi.taps_per_bin, {row, 0.0f});
+  for (const Tap& tap : taps) {
+    const auto bin = static_cast<size_t>(tap.bin);
+    const size_t place = bin * roi.taps_per_bin + --counts[bin];
+    plans.taps[roi.taps + place] = {static_cast<size_t>(tap.cell) * width, tap.weight};
   }
 }
 
@@ -29,7 +35,7 @@ void find_window(const std::vector<Tap>& taps, size_t width, RoiPlan& roi) {
 }  // namespace
 
 void add_plan(size_t level, const Axis& y, const Axis& x, std::vector<Tap>& scratch, Plans& plans) {
-  RoiPlan roi{level, 0, 0, plans.tap_ends.size(), plans.taps.size(), plans.column_weights.size()};
+  RoiPlan roi{level, 0, 0, 0, plans.taps.size(), plans.column_weights.size()};
   find_taps(x, scratch);
   if (!scratch.empty()) {
     find_window(scratch, static_cast<size_t>(x.cells), roi);
@@ -41,8 +47,11 @@ void add_plan(size_t level, const Axis& y, const Axis& x, std::vector<Tap>& scra
       weights[column * lanes + static_cast<size_t>(tap.bin)] += tap.weight;
     }
     find_taps(y, scratch);
-    add_rows(scratch, y, static_cast<size_t>(x.cells), plans);
-    roi.columns = scratch.empty() ? 0 : roi.columns;
+    if (scratch.empty()) {
+      roi.columns = 0;
+    } else {
+      add_rows(scratch, y, static_cast<size_t>(x.cells), roi, plans);
+    }
   }
   plans.rois.push_back(roi);
 }

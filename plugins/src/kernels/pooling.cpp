@@ -12,9 +12,8 @@ using Lanes __attribute__((vector_size(kLanes * sizeof(float)))) = float;
 
 // What pools one box, as plain pointers.
 struct Kernel {
-  const Plans::RowTap* taps;
-  const size_t* tap_ends;  // [bins]
-  size_t first_tap;
+  const Plans::RowTap* taps;  // [bins, taps_per_bin]
+  size_t taps_per_bin;
   const float* column_weights;  // [columns, lanes]
   size_t columns;
   size_t bins;
@@ -25,40 +24,60 @@ size_t round_up(size_t count) {
   return (count + kLanes - 1) / kLanes * kLanes;
 }
 
-// Along y: rows [bins, columns] of weighted sums of the window's rows.
+// Along y: rows [bins, columns] of weighted sums of the window's rows, a strip of kStrip times kLanes
+// columns of them. The last lanes may overlap those before them.
+template <size_t kStrip>
+[[gnu::always_inline]] inline void pool_strip(const Kernel& kernel, const float* window,
+                                              size_t column, float* rows) {
+  size_t places[kStrip];
+  for (size_t i = 0; i < kStrip; ++i) {
+    places[i] = std::min(column + i * kLanes, kernel.columns - kLanes);
+  }
+  const Plans::RowTap* taps = kernel.taps;
+  for (size_t bin = 0; bin < kernel.bins; ++bin, rows += kernel.columns) {
+    Lanes sums[kStrip] = {};
+    for (size_t tap = 0; tap < kernel.taps_per_bin; ++tap, ++taps) {
+#pragma GCC unroll 4
+      for (size_t i = 0; i < kStrip; ++i) {
+        Lanes cells;
+        std::memcpy(&cells, window + taps->offset + places[i], sizeof cells);
+        sums[i] += cells * taps->weight;
+      }
+    }
+#pragma GCC unroll 4
+    for (size_t i = 0; i < kStrip; ++i) {
+      std::memcpy(rows + places[i], sums + i, sizeof sums[i]);
+    }
+  }
+}
+
+// All strips, where the window has kLanes columns or more.
 [[gnu::always_inline]] inline void pool_rows(const Kernel& kernel, const float* window,
                                              float* rows) {
-  size_t begin = kernel.first_tap;
-  for (size_t bin = 0; bin < kernel.bins; ++bin, rows += kernel.columns) {
-    const size_t end = kernel.tap_ends[bin];
-    for (size_t column = 0; column < kernel.columns; column += kLanes) {
-      const size_t at = std::min(column, kernel.columns - kLanes);  // the last block may overlap
-      Lanes sum = {};
-      for (size_t tap = begin; tap < end; ++tap) {
-        Lanes cells;
-        std::memcpy(&cells, window + kernel.taps[tap].offset + at, sizeof cells);
-        sum += cells * kernel.taps[tap].weight;
-      }
-      std::memcpy(rows + at, &sum, sizeof sum);
-    }
-    begin = end;
+  size_t column = 0;
+  for (; column + 3 * kLanes < kernel.columns; column += 4 * kLanes) {
+    pool_strip<4>(kernel, window, column, rows);
+  }
+  if (column + 2 * kLanes < kernel.columns) {
+    pool_strip<3>(kernel, window, column, rows);
+  } else if (column + kLanes < kernel.columns) {
+    pool_strip<2>(kernel, window, column, rows);
+  } else if (column < kernel.columns) {
+    pool_strip<1>(kernel, window, column, rows);
   }
 }
 
 // The same where the feature map has fewer than kLanes columns.
 [[gnu::always_inline]] inline void pool_narrow_rows(const Kernel& kernel, const float* window,
                                                     float* rows) {
-  size_t begin = kernel.first_tap;
+  const Plans::RowTap* taps = kernel.taps;
   for (size_t bin = 0; bin < kernel.bins; ++bin, rows += kernel.columns) {
-    const size_t end = kernel.tap_ends[bin];
-    for (size_t column = 0; column < kernel.columns; ++column) {
-      float sum = 0;
-      for (size_t tap = begin; tap < end; ++tap) {
-        sum += window[kernel.taps[tap].offset + column] * kernel.taps[tap].weight;
+    std::fill_n(rows, kernel.columns, 0.0f);
+    for (size_t tap = 0; tap < kernel.taps_per_bin; ++tap, ++taps) {
+      for (size_t column = 0; column < kernel.columns; ++column) {
+        rows[column] += window[taps->offset + column] * taps->weight;
       }
-      rows[column] = sum;
     }
-    begin = end;
   }
 }
 
@@ -126,9 +145,8 @@ void pool_channels(const Plans& plans, const RoiPlan& roi, const Channels& chann
     std::fill_n(pooled, channels.count * output_size * output_size, 0.0f);
     return;
   }
-  const Kernel kernel{plans.taps.data(),
-                      plans.tap_ends.data() + roi.tap_ends,
-                      roi.taps,
+  const Kernel kernel{plans.taps.data() + roi.taps,
+                      roi.taps_per_bin,
                       plans.column_weights.data() + roi.column_weights,
                       roi.columns,
                       output_size,

@@ -16,8 +16,8 @@ inline constexpr size_t kLanes = 8;
 struct RoiPlan {
   size_t level;
   size_t first_column, columns;  // the window on the feature map
-  size_t tap_ends;               // where in Plans its numbers begin
-  size_t taps;
+  size_t taps_per_bin;           // of rows; bins that need fewer have some of weight 0
+  size_t taps;                   // where in Plans its numbers begin
   size_t column_weights;
 };
 
@@ -28,13 +28,8 @@ struct Plans {
     float weight;
   };
   std::vector<RoiPlan> rois;
-  std::vector<size_t> tap_ends;  // [output_size] each: end of each bin's taps
-  std::vector<RowTap> taps;
+  std::vector<RowTap> taps;           // [output_size, taps_per_bin] each
   std::vector<float> column_weights;  // [columns, output_size rounded up to kLanes] each
-};
-
-struct Plane {
-  int64_t height, width;  // cells
 };
 
 // Append the plan of a box.
@@ -44,12 +39,11 @@ void add_plan(size_t level, const Axis& y, const Axis& x, std::vector<Tap>& scra
 struct Channels {
   const float* first;  // the first channel's plane
   size_t plane_size;   // floats
-  size_t width;        // cells
   size_t count;
 };
 
 // Pool one box: pooled [count, output_size, output_size].
-//   scratch   scratch_size(output_size, width) floats, zero at first.
+//   scratch   scratch_size(output_size, width) floats of any finite value.
 void pool_channels(const Plans& plans, const RoiPlan& roi, const Channels& channels,
                    size_t output_size, float* scratch, float* pooled);
 

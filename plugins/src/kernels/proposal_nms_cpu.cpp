@@ -1,7 +1,8 @@
+#include "proposal_nms.h"
+
 #include <algorithm>
 
 #include "greedy_nms.h"
-#include "proposal_nms.h"
 #include "tasks.h"
 
 namespace cn2 {

@@ -1,9 +1,10 @@
+#include "pyramid_roi_align.h"
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "pooling.h"
-#include "pyramid_roi_align.h"
 #include "tasks.h"
 
 namespace cn2 {
@@ -12,6 +13,7 @@ namespace {
 constexpr size_t kRoisOfTask = 64;         // that are planned together
 constexpr size_t kChannelsOfTask = 16;     // that are pooled together, at most
 constexpr size_t kCachedFloats = 1 << 16;  // the planes of these channels are to stay in the cache
+constexpr int64_t kFewFloats = 1 << 16;    // of the result: sooner done than shared among threads
 constexpr int64_t kMostBins = 1024;
 constexpr int64_t kMostSamples = 1024;
 
@@ -25,27 +27,26 @@ struct Call {
   float* pooled;
 };
 
+bool is_valid(const PyramidRoIAlignShape& shape) {
+  const auto [batch, rois, channels, bins, sampling_ratio, canonical_size] = shape;
+  return bins >= 1 && bins <= kMostBins && sampling_ratio >= 0 && sampling_ratio <= kMostSamples &&
+         canonical_size > 0 && std::isfinite(canonical_size) && can_exist({batch, rois, 4}) &&
+         can_exist({batch, rois, channels, bins, bins});
+}
+
+bool is_valid(const PyramidLevel& level, const PyramidRoIAlignShape& shape) {
+  return level.stride >= 1 && can_exist({shape.batch, shape.channels, level.height, level.width});
+}
+
 bool is_valid(const Call& call) {
-  const PyramidRoIAlignShape& shape = call.shape;
-  const int64_t bins = shape.output_size;
-  if (call.level_count < 1 || bins < 1 || bins > kMostBins || shape.sampling_ratio < 0 ||
-      shape.sampling_ratio > kMostSamples || !(shape.canonical_size > 0) ||
-      !std::isfinite(shape.canonical_size) || !can_exist({shape.batch, shape.rois, 4}) ||
-      !can_exist({shape.batch, shape.rois, shape.channels, bins, bins})) {
+  const auto fits = [&](const PyramidLevel& level) { return is_valid(level, call.shape); };
+  if (call.level_count < 1 || !is_valid(call.shape) ||
+      !std::all_of(call.levels, call.levels + call.level_count, fits)) {
     return false;
   }
-  for (size_t i = 0; i < call.level_count; ++i) {
-    const PyramidLevel& level = call.levels[i];
-    if (level.stride < 1 || !can_exist({shape.batch, shape.channels, level.height, level.width})) {
-      return false;
-    }
-  }
-  for (size_t i = 0; i + 1 < call.level_count; ++i) {
-    if (std::isnan(call.borders[i]) || (i > 0 && call.borders[i] < call.borders[i - 1])) {
-      return false;
-    }
-  }
-  return true;
+  const float* end = call.borders + call.level_count - 1;
+  return std::none_of(call.borders, end, [](float border) { return std::isnan(border); }) &&
+         std::is_sorted(call.borders, end);
 }
 
 struct Box {
@@ -86,8 +87,7 @@ void pool_picture(const Call& call, const Plans* plans, size_t plan_count, size_
     const PyramidLevel& level = call.levels[index];
     const auto width = static_cast<size_t>(level.width);
     const size_t plane = static_cast<size_t>(level.height) * width;
-    const Channels source{level.data + (picture * channels + first_channel) * plane, plane, width,
-                          count};
+    const Channels source{level.data + (picture * channels + first_channel) * plane, plane, count};
     scratch.assign(scratch_size(bins, width), 0.0f);
     size_t place = picture * static_cast<size_t>(call.shape.rois);
     for (const Plans* part = plans; part < plans + plan_count; ++part) {
@@ -147,8 +147,10 @@ Status pyramid_roi_align(const float* rois, const PyramidLevel* levels, size_t l
   if (!is_valid(call)) {
     return Status::kInvalidArgument;
   }
+  const int64_t size = shape.batch * shape.rois * shape.channels * shape.output_size;
+  const bool few = size <= kFewFloats / shape.output_size;
   try {
-    return run(call, threads);
+    return run(call, few ? ThreadPool{} : threads);
   } catch (const std::exception&) {
     return Status::kOutOfMemory;
   }

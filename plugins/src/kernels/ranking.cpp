@@ -1,28 +1,45 @@
 #include "ranking.h"
 
 #include <algorithm>
+#include <array>
 
 #include "tasks.h"
 
 namespace cn2 {
 namespace {
 
-constexpr size_t kBlock = 64;  // scores that are looked at together
+constexpr size_t kBlock = 32;  // scores that are compared together, a bit each
 
-// The start of the first block, from `begin` on, with a score above the floor; `count` if there is none.
-// What is left over behind the last whole block counts as having one.
-CN2_FOR_EACH_PROCESSOR size_t find_block(const float* scores, size_t begin, size_t count,
-                                         float floor) {
+constexpr auto kBits = [] {
+  std::array<uint32_t, kBlock> bits{};
+  for (size_t i = 0; i < kBlock; ++i) {
+    bits[i] = 1u << i;
+  }
+  return bits;
+}();
+
+struct Block {
+  size_t begin;
+  uint32_t above;  // a bit for each score above the floor
+};
+
+// The first block, from `begin` on, with a score above the floor; it begins at `count` if there is none.
+CN2_FOR_EACH_PROCESSOR Block find_block(const float* scores, size_t begin, size_t count,
+                                        float floor) {
   for (; begin + kBlock <= count; begin += kBlock) {
-    int above = 0;
+    uint32_t above = 0;
     for (size_t i = 0; i < kBlock; ++i) {
-      above |= scores[begin + i] > floor;
+      above |= scores[begin + i] > floor ? kBits[i] : 0;
     }
     if (above != 0) {
-      return begin;
+      return {begin, above};
     }
   }
-  return begin;
+  uint32_t above = 0;
+  for (size_t i = begin; i < count; ++i) {
+    above |= scores[i] > floor ? kBits[i - begin] : 0;
+  }
+  return {above != 0 ? begin : count, above};
 }
 
 void keep_best(std::vector<Rank>& ranks, size_t limit) {
@@ -37,11 +54,13 @@ void find_best(const float* scores, size_t count, float threshold, Rank last, si
   found.clear();
   const size_t room = limit + std::max<size_t>(limit, 256);
   float floor = threshold;
-  for (size_t begin = 0; (begin = find_block(scores, begin, count, floor)) < count;
-       begin += kBlock) {
-    for (size_t row = begin; row < std::min(begin + kBlock, count); ++row) {
+  for (size_t next = 0; next < count;) {
+    const auto [begin, above] = find_block(scores, next, count, floor);
+    next = begin + kBlock;
+    for (uint32_t rest = above; rest != 0; rest &= rest - 1) {
+      const size_t row = begin + static_cast<size_t>(std::countr_zero(rest));
       const Rank rank = rank_of(scores[row], row);
-      if (scores[row] > floor && rank > last) {
+      if (rank > last) {
         found.push_back(rank);
       }
     }

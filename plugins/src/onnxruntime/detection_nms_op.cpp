@@ -1,4 +1,5 @@
 #include "detection_nms.h"
+
 #include "operator.h"
 
 namespace cn2 {

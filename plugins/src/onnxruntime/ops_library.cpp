@@ -2,7 +2,9 @@
 #include "ops.h"
 
 // The version of the domain cn2 (docs/operators.md), which whoever loads the library compares with its own.
-extern "C" __attribute__((visibility("default"))) uint32_t cn2_operators_version(void) { return 1; }
+extern "C" __attribute__((visibility("default"))) uint32_t cn2_operators_version(void) {
+  return 1;
+}
 
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {

@@ -1,5 +1,6 @@
-#include "operator.h"
 #include "proposal_nms.h"
+
+#include "operator.h"
 
 namespace cn2 {
 namespace {

@@ -1,5 +1,6 @@
-#include "operator.h"
 #include "pyramid_roi_align.h"
+
+#include "operator.h"
 
 namespace cn2 {
 namespace {
