@@ -15,7 +15,7 @@ WHEEL := build/wheel
 NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
-C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins tests/plugins/native \
+C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins $(addprefix tests/plugins/,native native/cuda) \
 	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp $(folder)/*.cu $(folder)/*.cuh))
 
 .PHONY: demo native native-if-possible test test-all lint types format clean

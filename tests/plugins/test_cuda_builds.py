@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -10,13 +11,16 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from benchmark_scripts import imported
 from native_cuda import CudaKernels
+from native_kernels import INVALID_ARGUMENT, OK, address, sizes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
+NO_DRIVER, NO_DEVICE = 35, 100  # cudaError_t
 # As `nvcc -Xptxas=-v` prints it.
 REPORT = """\
 ptxas info    : 0 bytes gmem
@@ -73,6 +77,20 @@ def assert_no_spills(row: dict[str, dict[str, dict[str, int]]]) -> None:
         assert spilled == 0, (row["kernel"], architecture)
 
 
+def test_the_real_library_says_that_there_is_no_driver() -> None:
+    """An error comes back from the first call, and nothing else happens. On a GPU: success."""
+    path = ROOT / "build" / "native" / "libcn2_kernels_cuda_tests.so"
+    if not path.is_file():
+        pytest.skip(f"{path}: built only where nvcc is")
+    library = CudaKernels(path).library
+    nothing, boxes = [None] * 3, np.zeros((1, 4, 4), np.float32)
+    call = library.cn2_kernels_proposal_nms
+    found = [address(boxes), address(boxes), None]
+    settings = (*sizes(1, 4, 2), ctypes.c_float(0.5), ctypes.c_int32(0))
+    assert call(*found, *settings, *found) in (OK, NO_DRIVER, NO_DEVICE)
+    assert call(*nothing, *sizes(-1, 4, 2), *settings[3:], *nothing) == INVALID_ARGUMENT
+
+
 @pytest.fixture
 def resources() -> ModuleType:
     if shutil.which("nvcc") is None:
@@ -113,7 +131,13 @@ def run_tests(files: list[str], variables: dict[str, str], *options: str) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "file", ["test_proposal_nms.py", "test_detection_nms.py", "test_pyramid_roi_align.py"]
+    "file",
+    [
+        "test_proposal_nms.py",
+        "test_detection_nms.py",
+        "test_pyramid_roi_align.py",
+        "test_pyramid_roi_align_limits.py",
+    ],
 )
 def test_emulated_kernels_pass_the_cpu_kernels_tests(cuda: CudaKernels, file: str) -> None:
     """Some 20,000 random cases with ties and IoUs on the threshold among them."""

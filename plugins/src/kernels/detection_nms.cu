@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kRankThreads, 1)
     const CollectedRanks ranks{collected.ranks + picture * count, collected.found + picture};
     kept = greedy_nms_block(ranks, rows, result, block);
   } else {
-    const float threshold = all.score_threshold ? *all.score_threshold : shape.score_threshold;
-    kept = greedy_nms_block(RankedScores{rows.scores, count, threshold}, rows, result, block);
+    const RankedScores ranks{rows.scores, count, *all.score_threshold};
+    kept = greedy_nms_block(ranks, rows, result, block);
   }
   if (threadIdx.x == 0) {
     all.num_detections[picture] = static_cast<int32_t>(kept);
@@ -96,7 +96,7 @@ cudaError_t detection_nms_cuda(const float* boxes, const float* scores,
     return launch(at, detection_nms_kernel<false>, all, CollectedTable{});
   }
   const CollectedTable collected = find_collected(workspace, shape.batch);
-  const ScoreTable table{scores, shape.batch, count, score_threshold, shape.score_threshold};
+  const ScoreTable table{scores, shape.batch, count, score_threshold, 0.0f};
   const cudaError_t error = collect_ranks(table, collected, stream);
   return error == cudaSuccess ? launch(at, detection_nms_kernel<true>, all, collected) : error;
 }

@@ -8,7 +8,7 @@
 namespace cn2 {
 
 // As detection_nms, with all pointers to device memory.
-//   score_threshold   one number in device memory; null: shape.score_threshold.
+//   score_threshold   one number in device memory; the shape's is not looked at.
 //   workspace         detection_nms_workspace_size(shape) bytes.
 cudaError_t detection_nms_cuda(const float* boxes, const float* scores,
                                const float* score_threshold, const DetectionNmsShape& shape,

@@ -29,7 +29,6 @@ namespace {
 
 constexpr unsigned kWarpSize = 32;
 constexpr unsigned kMostThreads = 1024;
-constexpr unsigned char kPattern = 0xC5;
 constexpr size_t kStack = 256 * 1024;
 constexpr size_t kMostLaunches = 64;  // that are remembered
 
@@ -160,17 +159,25 @@ void shuffle_order(std::vector<Item>& order) {
   }
 }
 
-// Let all threads that can run do so; whether one could.
-bool run_ready(const std::vector<unsigned>& order) {
+// Let threads that can run do so, of the warps that are chosen; whether one could.
+bool run_ready(const std::vector<unsigned>& order, uint64_t warps) {
   bool any = false;
   for (const unsigned thread : order) {
     Fiber& fiber = machine().fibers[thread];
-    if (fiber.state == State::kReady) {
+    if (fiber.state == State::kReady && (warps >> (thread / kWarpSize) & 1u) != 0) {
       resume(fiber);
       any = true;
     }
   }
   return any;
+}
+
+// Until none can; with a seed some warps get ahead of others.
+void run_all(const std::vector<unsigned>& order) {
+  for (bool any = true; any;) {
+    const uint64_t some = machine().seed != 0 ? machine().random() : ~uint64_t{0};
+    any = run_ready(order, some) || run_ready(order, ~uint64_t{0});
+  }
 }
 
 size_t count_state(unsigned threads, State state) {
@@ -194,8 +201,7 @@ cudaError_t run_block(std::vector<unsigned>& order) {
   reset_block(threads);
   shuffle_order(order);
   for (;;) {
-    while (run_ready(order)) {
-    }
+    run_all(order);
     const size_t done = count_state(threads, State::kDone);
     if (done == threads) {
       return cudaSuccess;
@@ -278,6 +284,10 @@ void set_dry_run(bool dry_run) {
   machine().dry_run = dry_run;
 }
 
+bool is_dry_run() {
+  return machine().dry_run;
+}
+
 const std::vector<cudaLaunchConfig_t>& launches() {
   return machine().launches;
 }
@@ -329,69 +339,3 @@ cudaError_t run(const cudaLaunchConfig_t& config, const std::function<void()>& k
 }
 
 }  // namespace emulator
-
-cudaError_t cudaMalloc(void** pointer, size_t bytes) {
-  *pointer = std::malloc(bytes == 0 ? 1 : bytes);
-  if (*pointer == nullptr) {
-    return cudaErrorMemoryAllocation;
-  }
-  if (!emulator::machine().dry_run) {
-    std::memset(*pointer, emulator::kPattern, bytes);
-  }
-  return cudaSuccess;
-}
-
-cudaError_t cudaFree(void* pointer) {
-  std::free(pointer);
-  return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
-  if (bytes != 0 && !emulator::machine().dry_run) {
-    std::memcpy(to, from, bytes);
-  }
-  return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t) {
-  std::memset(pointer, value, bytes);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return cudaSuccess;
-}
-
-float __half2float(__half value) {
-  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
-  const uint32_t exponent = value.bits >> 10 & 31u;
-  const uint32_t fraction = value.bits & 1023u;
-  float result;
-  if (exponent == 0) {
-    result = std::ldexp(static_cast<float>(fraction), -24);
-  } else {
-    const uint32_t wide = exponent == 31 ? 255u : exponent + 112u;
-    const uint32_t bits = wide << 23 | fraction << 13;
-    std::memcpy(&result, &bits, sizeof bits);
-  }
-  return sign != 0 ? -result : result;
-}
-
-__half __float2half_rn(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-  const float size = std::fabs(value);
-  if (std::isnan(value)) {
-    return {static_cast<uint16_t>(0x7fffu)};
-  }
-  if (size >= 65520.0f) {  // what rounds to 65536
-    return {static_cast<uint16_t>(sign | 0x7c00u)};
-  }
-  const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
-  const auto steps = static_cast<uint32_t>(std::nearbyint(std::ldexp(size, 10 - exponent)));
-  const uint32_t half =
-      size < 0x1p-14f ? steps : (static_cast<uint32_t>(exponent + 14) << 10) + steps;
-  return {static_cast<uint16_t>(sign | half)};
-}

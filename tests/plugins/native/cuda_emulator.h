@@ -2,7 +2,8 @@
 // headers in cuda/ stand for NVIDIA's), and each thread of a block is a fiber.
 //
 // A fiber runs until a barrier, so what two threads do between two barriers never overlaps in time; but blocks,
-// and the threads of a block after each barrier, run in an order drawn from a seed. A result that depends on
+// and the threads of a block after each barrier, run in an order drawn from a seed, and warps that need not wait
+// for each other get ahead by as much as it draws. A result that depends on
 // the seed is a race. A block's memory begins filled with a pattern, and so does what cudaMalloc gives; writing
 // past what was asked for is an error of the launch (under AddressSanitizer, so is reading). A barrier that some
 // threads never reach is one too.
@@ -81,12 +82,14 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 namespace emulator {
 
 inline constexpr unsigned kMostShared = 48 * 1024;
+inline constexpr unsigned char kPattern = 0xC5;  // of memory that nobody has written
 
 // The order of blocks and threads from now on; 0: ascending.
 void set_seed(uint64_t seed);
 
 // Only check and record launches from now on; nothing is copied or written.
 void set_dry_run(bool dry_run);
+bool is_dry_run();
 
 // Those since the last forget_launches, the first 64.
 const std::vector<cudaLaunchConfig_t>& launches();
