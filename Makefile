@@ -15,8 +15,9 @@ WHEEL := build/wheel
 NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
-C_FILES = $(wildcard $(foreach folder,plugins/src plugins/src/* tests/plugins tests/plugins/native \
-	examples/c,$(folder)/*.h $(folder)/*.c $(folder)/*.cpp))
+NATIVE_FOLDERS := plugins/src plugins/src/* tests/plugins tests/plugins/native \
+	tests/plugins/native/cuda examples/c
+C_FILES = $(wildcard $(foreach kind,h c cpp cu cuh,$(addsuffix /*.$(kind),$(NATIVE_FOLDERS))))
 
 .PHONY: demo native native-if-possible test test-all lint types format clean
 .DELETE_ON_ERROR:

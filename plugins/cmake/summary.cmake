@@ -20,3 +20,4 @@ message(STATUS "cn2 ${PROJECT_VERSION}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COM
 cn2_tell(cn2_ort_ops libcn2_ort_ops "custom operators for ONNX Runtime")
 cn2_tell(cn2 libcn2 "the C library, plugins/include/cn2.h")
 cn2_tell(cn2_kernels_shared libcn2_kernels "for tests only, not installed")
+cn2_tell(cn2_kernels_cuda cn2_kernels_cuda "static: CUDA kernels for ${CMAKE_CUDA_ARCHITECTURES}")

@@ -10,6 +10,7 @@ import pytest
 
 from c_library import Library, Model
 from cn2.plugins import library_path
+from native_cuda import CudaKernels
 from native_kernels import Kernels
 from plugin_tools import missing
 from tiny_onnx import write_tiny_onnx
@@ -79,3 +80,12 @@ def ort_ops() -> Path:
     """ONNX Runtime's library of operators ($CN2_ORT_OPS: another build of libcn2_ort_ops)."""
     default = ROOT / "plugins" / "lib" / "libcn2_ort_ops.so"
     return find_library("CN2_ORT_OPS", default)
+
+
+@pytest.fixture
+def cuda() -> Iterator[CudaKernels]:
+    """The CUDA kernels, emulated ($CN2_CUDA_KERNELS: another build of them)."""
+    default = ROOT / "build" / "native" / "libcn2_kernels_cuda_emulated.so"
+    kernels = CudaKernels(find_library("CN2_CUDA_KERNELS", default))
+    yield kernels
+    kernels.set_seed(0)

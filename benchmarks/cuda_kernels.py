@@ -1,0 +1,231 @@
+"""The CUDA kernels on a GPU: right, against the CPU's, and how fast, against torchvision's.
+
+Needs nvcc, CMake and a GPU; torch with CUDA for the comparison. Kernels are timed inside a CUDA
+graph of ten launches, with events; the results that are checked come out of that graph, too.
+Result: benchmarks/results/cuda_kernels.json.
+
+    python benchmarks/cuda_kernels.py
+    python benchmarks/cuda_kernels.py --dry-run       # no GPU: emulated, small, not timed
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cuda_inputs as inputs
+from cn2.runtime.machine import versions
+from cn2.runtime.reports import write_json
+from cuda_cases import (
+    CONVOLUTIONS,
+    LVIS,
+    MODELS,
+    Case,
+    Convolved,
+    Model,
+    deform_conv_case,
+    detection_nms_case,
+    preprocess_case,
+    proposal_nms_case,
+    roi_align_case,
+)
+from cuda_inputs import CudaKernels, Kernels
+from cuda_opponents import find_opponent, gpu_name, measure_bandwidth
+from models import RESULTS, ROOT, machine
+
+BUILD = ROOT / "build" / "native"
+TINY = Model("tiny", (64, 96), (8, 16), 30, 8, 5, classes=4, detections=10)
+TINY_CONVOLUTION = Convolved("tiny", 8, 20, 5, 6)
+HALF_STEP = 2.0**-11  # relative error of rounding to half precision
+TOLERANCE = 1e-5  # relative to the largest value: sums in another order
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build, check, time, write."""
+    options = parse(arguments)
+    document: Row = {
+        "benchmark": "cuda_kernels",
+        "command": "python benchmarks/cuda_kernels.py",
+        "machine": machine(),
+        "gpu": None if options.dry_run else gpu_name(),
+        "versions": versions("numpy", "torch", "torchvision"),
+        "dry_run": options.dry_run,
+        "copy_gb_per_s": None if options.dry_run else measure_bandwidth(),
+        "rows": [],
+        "skipped": [],
+    }
+    cuda = CudaKernels(options.library or find_library(options.dry_run))
+    cuda.set_repeats(0 if options.dry_run else options.repeats)
+    cpu = Kernels(BUILD / "libcn2_kernels.so")
+    for batch in options.batches:
+        for row in run_all(cuda, cpu, batch, options.dry_run):
+            print(describe(row), flush=True)
+            document["rows"].append(row)
+    document["skipped"] = find_skips(document["rows"], options.dry_run)
+    write_json(str(options.out), document)
+    failed = [row["shape"] for row in document["rows"] if not row["right"]]
+    if failed:
+        raise SystemExit(f"{len(failed)} kernels: expected what the CPU gives, got other: {failed}")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--repeats", type=int, default=100, help="timed graphs of ten launches")
+    parser.add_argument("--library", type=Path, help="default: build it, for this GPU")
+    parser.add_argument("--out", type=Path, default=RESULTS / "cuda_kernels.json")
+    parser.add_argument("--dry-run", action="store_true", help="emulated, small, not timed")
+    return parser.parse_args(arguments)
+
+
+def find_library(emulated: bool) -> Path:
+    """The kernels' library for tests: the emulated one as `make native` left it, or a new one."""
+    if emulated:
+        return BUILD / "libcn2_kernels_cuda_emulated.so"
+    if shutil.which("nvcc") is None:
+        raise SystemExit("nvcc: expected it on the PATH, found none; install the CUDA toolkit")
+    folder = ROOT / "build" / "cuda"
+    source = ["-S", str(ROOT / "plugins"), "-B", str(folder)]
+    subprocess.run(["cmake", *source, "-DCMAKE_CUDA_ARCHITECTURES=native"], check=True)
+    target = ["--target", "cn2_kernels_cuda_tests", "--parallel"]
+    subprocess.run(["cmake", "--build", str(folder), *target], check=True)
+    return folder / "libcn2_kernels_cuda_tests.so"
+
+
+def run_all(cuda: CudaKernels, cpu: Kernels, batch: int, dry_run: bool) -> Iterator[Row]:
+    """A row for each kernel and shape."""
+    models = (TINY,) if dry_run else MODELS
+    for model in models:
+        yield from run_roi_align(cuda, cpu, model, batch)
+        yield run_proposal_nms(cuda, cpu, model, batch)
+    for model in models if dry_run else (*models, LVIS):
+        yield run_detection_nms(cuda, cpu, model, batch)
+    for one in (TINY_CONVOLUTION,) if dry_run else CONVOLUTIONS:
+        yield from run_deform_conv(cuda, one, batch)
+    for model in models:
+        yield from run_preprocess(cuda, model, batch, dry_run)
+
+
+def row_of(cuda: CudaKernels, case: Case, batch: int, error: float, bound: float) -> Row:
+    """What the last call of a kernel took, and whether it was right."""
+    times = cuda.take_times()
+    median = float(np.median(times)) if times else None
+    return {
+        "kernel": case.kernel,
+        "shape": case.shape,
+        "batch": batch,
+        "right": bool(error <= bound),
+        "error": float(error),
+        "bound": float(bound),
+        "us": None if median is None else round(median, 2),
+        "us_p90": None if median is None else round(float(np.quantile(times, 0.9)), 2),
+        "megabytes": case.megabytes,
+        "gigaflops": case.gigaflops,
+        "torchvision_us": None,
+    }
+
+
+def run_roi_align(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Iterator[Row]:
+    rng = np.random.default_rng(0)
+    features = inputs.make_pyramid(rng, model, batch)
+    rois = inputs.spread_boxes(rng, (batch, model.proposals))
+    expected = inputs.pool(cpu, model, rois, features)
+    largest = float(np.abs(expected).max())
+    for half, element in ((False, 4), (True, 2)):
+        pooled = inputs.pool(cuda, model, rois, features, half)
+        error = np.abs(pooled.astype(np.float32) - expected).max()
+        # half: the features are rounded, and the result
+        bound = largest * (2 * HALF_STEP if half else TOLERANCE) + (HALF_STEP * 6 if half else 0)
+        row = row_of(cuda, roi_align_case(model, element, batch), batch, error, bound)
+        opponent = find_opponent("roi_align", cuda, model, rois, features, half)
+        yield {**row, "torchvision_us": opponent}
+
+
+def run_proposal_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Row:
+    boxes, scores = inputs.make_candidates(np.random.default_rng(1), model, batch)
+    ours = inputs.suppress_proposals(cuda, model, boxes, scores)
+    theirs = inputs.suppress_proposals(cpu, model, boxes, scores)
+    error = max(np.abs(a - b).max() for a, b in zip(ours[:2], theirs[:2], strict=True))
+    row = row_of(cuda, proposal_nms_case(model, batch), batch, error, 0)
+    opponent = find_opponent("proposal_nms", cuda, model, boxes, scores)
+    return {**row, "torchvision_us": opponent}
+
+
+def run_detection_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Row:
+    boxes, scores = inputs.make_scores(np.random.default_rng(2), model, batch)
+    ours = inputs.suppress_detections(cuda, model, boxes, scores)
+    theirs = inputs.suppress_detections(cpu, model, boxes, scores)
+    error = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
+    row = row_of(cuda, detection_nms_case(model, batch), batch, error, 0)
+    opponent = find_opponent("detection_nms", cuda, model, boxes, scores)
+    return {**row, "torchvision_us": opponent}
+
+
+def run_deform_conv(cuda: CudaKernels, one: Convolved, batch: int) -> Iterator[Row]:
+    import torch
+    import torchvision.ops  # type: ignore[import-untyped]
+
+    sizes, tensors = inputs.make_convolution(np.random.default_rng(3), one, batch)
+    x, weight, offset, bias, mask = map(torch.from_numpy, tensors)
+    options = {"padding": (1, 1), "mask": mask}
+    expected = torchvision.ops.deform_conv2d(x, offset, weight, bias, **options).numpy()
+    largest = float(np.abs(expected).max())
+    for half, element in ((False, 4), (True, 2)):
+        y = inputs.convolve(cuda, sizes, tensors, half)
+        error = np.abs(y.astype(np.float32) - expected).max()
+        bound = largest * (8 * HALF_STEP if half else TOLERANCE)  # half: offsets are rounded, too
+        row = row_of(cuda, deform_conv_case(one, element, batch), batch, error, bound)
+        opponent = find_opponent("deform_conv", cuda, tensors, half)
+        yield {**row, "torchvision_us": opponent}
+
+
+def run_preprocess(cuda: CudaKernels, model: Model, batch: int, small: bool) -> Iterator[Row]:
+    """Every picture of the batch, against Pillow and OpenCV."""
+    from cn2.runtime.preprocess import resize_into
+
+    rng = np.random.default_rng(4)
+    size = (48, 64) if small else (480, 640)
+    for interpolation, name in ((0, "antialias"), (1, "linear")):
+        picture, planes = inputs.make_picture(rng, size, model.canvas, nv12=False)
+        canvases = inputs.place(cuda, picture, batch, interpolation, model.canvas)
+        expected = np.zeros((*model.canvas, 3), np.uint8)
+        target = expected[: picture.resized_height, : picture.resized_width]
+        resize_into(target, planes[0].reshape(*size, 3), name)  # type: ignore[arg-type]
+        error = np.abs(canvases.astype(int) - expected).max()
+        shape = f"{size[1]}x{size[0]} RGB {name}"
+        case = preprocess_case(model, shape, planes[0].size, batch)
+        yield row_of(cuda, case, batch, float(error), 1)
+
+
+def find_skips(rows: Sequence[Row], dry_run: bool) -> list[Row]:
+    """What was not measured, and why."""
+    why = "a dry run: nothing is timed" if dry_run else "torch sees no GPU, or has no such operator"
+    names = {"us": "time", "torchvision_us": "torchvision's time"}
+    return [
+        {"what": f"{what} of {row['kernel']}, {row['shape']}, batch {row['batch']}", "reason": why}
+        for row in rows
+        for key, what in names.items()
+        if row[key] is None
+    ]
+
+
+def describe(row: Row) -> str:
+    """A line of progress."""
+    verdict = "right" if row["right"] else f"WRONG by {row['error']:.3g}"
+    time = "not timed" if row["us"] is None else f"{row['us']:.1f} us"
+    other = (
+        "" if row["torchvision_us"] is None else f" (torchvision {row['torchvision_us']:.1f} us)"
+    )
+    return f"{row['kernel']}, {row['shape']}, batch {row['batch']}: {verdict}, {time}{other}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+// Stands for NVIDIA's header where kernels are emulated.
+#pragma once
+
+#include "../cuda_emulator.h"
