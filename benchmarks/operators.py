@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             row = {**case, "threads": threads, **race(make(), options.runs, clock)}
             print(describe(row), flush=True)
             rows.append(row)
-    write_json(str(options.out), document(before, rows))
+            write_json(str(options.out), document(before, rows))
     print(f"{options.out}: {len(rows)} rows")
     return 0 if all(found["met"] for found in verdicts(rows)) else 1
 
