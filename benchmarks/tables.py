@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fused_tables import fused_table
+from libcn2_tables import libcn2_rows
 from operator_tables import operator_table
 from zoo_tables import resize_table, zoo_table
 
@@ -312,6 +313,7 @@ RESULT_ROWS: tuple[tuple[str, Callable[[dict[str, Any]], Rows]], ...] = (
     ("eval_nano.json", accuracy_rows),
     ("color_blobs.json", baseline_rows),
     ("fps.json", speed_rows),
+    ("libcn2.json", libcn2_rows),
     ("agreement.json", agreement_rows),
     ("bccd.json", own_data_rows),
     ("overfit_bccd8.json", overfit_rows),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -53,3 +54,18 @@ def test_other_counts_are_an_error(
     model = write_tiny_onnx(tmp_path / "m.onnx")
     with pytest.raises(RuntimeError, match="libcn2 finds 77 objects, Python 2"):
         libcn2.main(["--model", str(model), "--out", str(tmp_path / "x.json"), "--runs", "1"])
+
+
+def test_the_readme_tells_the_run_of_most_threads() -> None:
+    def run(threads: int, ratio: float, outside: float) -> dict[str, Any]:
+        return {
+            "threads": threads,
+            "whole_ratio": ratio,
+            "libcn2": {"outside": {"median": outside}},
+        }
+
+    found = {"picture": [480, 640], "nano": [run(2, 0.951, 0.4), run(1, 0.9, 0.2)]}
+    with imported("libcn2_tables") as scripts:
+        rows = scripts["libcn2_tables"].libcn2_rows(found)
+    assert "640x480 picture to detections on 2 threads" in rows[0][0]
+    assert [row[1:] for row in rows] == [("0.95", "at most 1"), ("0.40", "below 0.5")]
