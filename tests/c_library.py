@@ -1,126 +1,33 @@
-"""libcn2's header in ctypes, for the tests: structs, functions, a few short ways to call them."""
+"""libcn2 for the tests: its functions, which take any pointer here, and short ways to call them.
+
+Structs and signatures are those of the package, which a test compares with the header.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import (
-    POINTER,
-    Structure,
-    byref,
-    c_char_p,
-    c_float,
-    c_int32,
-    c_int64,
-    c_size_t,
-    c_void_p,
-)
+from ctypes import byref, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cn2.runtime.backends.libcn2 import (
+    FUNCTIONS,
+    HOST,
+    RGB8,
+    Detection,
+    DetectOptions,
+    Image,
+    ModelInfo,
+    ModelOptions,
+    Timings,
+)
+
 OK, INVALID_ARGUMENT, MODEL_ERROR, UNAVAILABLE = 0, 1, 2, 3
 INFERENCE_ERROR, OUT_OF_MEMORY, INTERNAL_ERROR = 4, 5, 6
-RGB8, BGR8, RGBA8, BGRA8, GREY8, NV12 = range(6)
-ANTIALIAS, LINEAR = 0, 1
-HOST, CUDA = 0, 1
-LOG_CALLBACK = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
-
-
-class ModelOptions(Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("threads", c_int32),
-        ("device", c_char_p),
-        ("runtime_path", c_char_p),
-        ("standard_ops", c_int32),
-    ]
-
-
-class ModelInfo(Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        *(
-            (name, c_int32)
-            for name in (
-                *("class_count", "max_detections", "proposals", "batch", "canvas_height"),
-                *("canvas_width", "canvas_divisor", "short_edge", "long_edge", "interpolation"),
-            )
-        ),
-        ("score_threshold", c_float),
-        ("lowest_score_threshold", c_float),
-    ]
-
-
-class Image(Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("format", c_int32),
-        ("memory", c_int32),
-        ("width", c_int32),
-        ("height", c_int32),
-        ("data", c_void_p),
-        ("pitch", c_size_t),
-        ("chroma", c_void_p),
-        ("chroma_pitch", c_size_t),
-    ]
-
-
-class Detection(Structure):
-    _fields_ = [("box", c_float * 4), ("score", c_float), ("class_id", c_int32)]
-
-
-class DetectOptions(Structure):
-    _fields_ = [("struct_size", ctypes.c_uint32), ("score_threshold", c_float)]
-
-
-class Timings(Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("preprocess_ms", c_float),
-        ("inference_ms", c_float),
-        ("postprocess_ms", c_float),
-    ]
-
-
-class RawDetections(Structure):
-    _fields_ = [
-        ("struct_size", ctypes.c_uint32),
-        ("rows", c_int32),
-        ("num_detections", POINTER(c_int32)),
-        ("boxes", POINTER(c_float)),
-        ("scores", POINTER(c_float)),
-        ("classes", POINTER(c_int32)),
-    ]
-
-
-SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "cn2_status_name": (c_char_p, [c_int32]),
-    "cn2_last_error": (c_char_p, []),
-    "cn2_abi_version": (ctypes.c_uint32, []),
-    "cn2_version": (c_char_p, []),
-    "cn2_set_log": (c_int32, [c_void_p, c_void_p, c_int32]),
-    "cn2_model_open": (c_int32, [c_char_p, c_void_p, c_void_p]),
-    "cn2_model_close": (None, [c_void_p]),
-    "cn2_model_get_info": (c_int32, [c_void_p, c_void_p]),
-    "cn2_model_manifest": (c_char_p, [c_void_p]),
-    "cn2_model_class_name": (c_char_p, [c_void_p, c_int32]),
-    "cn2_model_category_id": (c_int64, [c_void_p, c_int32]),
-    "cn2_model_runtime": (c_char_p, [c_void_p]),
-    "cn2_resize": (c_int32, [c_void_p, c_int32, c_void_p, c_int32, c_int32, c_size_t]),
-    "cn2_context_create": (c_int32, [c_void_p, c_void_p]),
-    "cn2_context_destroy": (None, [c_void_p]),
-    "cn2_detect": (
-        c_int32,
-        [c_void_p, c_void_p, c_size_t, c_void_p, c_void_p, c_size_t, c_void_p],
-    ),
-    "cn2_context_get_timings": (c_int32, [c_void_p, c_void_p]),
-    "cn2_infer": (
-        c_int32,
-        [c_void_p, c_void_p, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p],
-    ),
-}
+PLAIN = (None, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_void_p)
 
 
 class Failed(Exception):
@@ -145,9 +52,10 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.functions = ctypes.CDLL(str(path))
-        for name, (result, arguments) in SIGNATURES.items():
-            function = getattr(self.functions, name)
-            function.restype, function.argtypes = result, arguments
+        for name, (result, arguments) in FUNCTIONS.items():
+            function = getattr(self.functions, f"cn2_{name}")
+            function.restype = result
+            function.argtypes = [kind if kind in PLAIN else c_void_p for kind in arguments]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.functions, f"cn2_{name}")
@@ -159,7 +67,7 @@ class Library:
 
     def open(self, path: Path, **options: Any) -> Model:
         """Open a model; options as the fields of cn2_model_options."""
-        given, handle = ModelOptions(ctypes.sizeof(ModelOptions), **options), c_void_p()
+        given, handle = ModelOptions(**options), c_void_p()
         self.check(self.model_open(str(path).encode(), byref(given), byref(handle)))
         return Model(self, handle)
 
@@ -182,7 +90,7 @@ class Model:
         library.check(library.context_create(handle, byref(self.context)))
 
     def info(self) -> ModelInfo:
-        info = ModelInfo(ctypes.sizeof(ModelInfo))
+        info = ModelInfo()
         self.library.check(self.library.model_get_info(self.handle, byref(info)))
         return info
 
@@ -192,7 +100,7 @@ class Model:
         images = (Image * len(pictures))(*pictures)
         found = (Detection * (len(pictures) * capacity))()
         counts = (c_size_t * len(pictures))()
-        options = DetectOptions(ctypes.sizeof(DetectOptions), score_threshold)
+        options = DetectOptions(score_threshold=score_threshold)
         self.library.check(
             self.library.detect(
                 self.context, images, len(pictures), byref(options), found, capacity, counts
@@ -203,7 +111,7 @@ class Model:
         return [Found(r["box"].copy(), r["score"].copy(), r["class_id"].copy()) for r in rows]
 
     def timings(self) -> Timings:
-        timings = Timings(ctypes.sizeof(Timings))
+        timings = Timings()
         self.library.check(self.library.context_get_timings(self.context, byref(timings)))
         return timings
 
@@ -219,10 +127,29 @@ def image(
     memory: int = HOST,
 ) -> Image:
     """A picture of these rows; their stride is its pitch. It keeps them alive."""
-    made = Image(ctypes.sizeof(Image), format, memory)
+    made = Image(format=format, memory=memory)
     made.kept = pixels, chroma
     made.height, made.width = pixels.shape[:2]
     made.data, made.pitch = pixels.ctypes.data, pixels.strides[0]
     if chroma is not None:
         made.chroma, made.chroma_pitch = chroma.ctypes.data, chroma.strides[0]
     return made
+
+
+def refused(library: Library, status: int, expected: int, said: str) -> None:
+    """The call failed so, and the thread's last error says this in one line."""
+    message = library.last_error().decode()
+    assert (status, said in message) == (expected, True), message
+    assert "\n" not in message
+
+
+def open_status(library: Library, path: Path | bytes | None, **options: Any) -> int:
+    """cn2_model_open; where it fails the handle stays as it was."""
+    given, handle = ModelOptions(**options), c_void_p(1234)
+    name = str(path).encode() if isinstance(path, Path) else path
+    status: int = library.model_open(name, byref(given), byref(handle))
+    if status == OK:
+        library.model_close(handle)
+    else:
+        assert handle.value == 1234
+    return status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_size_t, c_void_p
 from pathlib import Path
@@ -15,25 +14,27 @@ import psutil
 import pytest
 
 from c_library import (
+    INVALID_ARGUMENT,
+    MODEL_ERROR,
+    UNAVAILABLE,
+    Failed,
+    Found,
+    Library,
+    Model,
+    image,
+)
+from cn2.runtime.backends.libcn2 import (
     BGR8,
     BGRA8,
     CUDA,
     GREY8,
-    INVALID_ARGUMENT,
     LINEAR,
-    MODEL_ERROR,
     NV12,
     RGB8,
     RGBA8,
-    UNAVAILABLE,
     DetectOptions,
-    Failed,
-    Found,
     Image,
-    Library,
-    Model,
     RawDetections,
-    image,
 )
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.demo import CHECKPOINT, PICTURES
@@ -148,9 +149,9 @@ def test_timings_cover_the_stages(nano: Model, scenes: list[Pixels]) -> None:
 def infer(
     model: Model, canvases: Pixels, sizes: list[tuple[int, int]], threshold: float = -1.0
 ) -> RawDetections:
-    raw = RawDetections(ctypes.sizeof(RawDetections))
+    raw = RawDetections()
     rows = np.array(sizes, np.int32)
-    options = DetectOptions(ctypes.sizeof(DetectOptions), threshold)
+    options = DetectOptions(score_threshold=threshold)
     model.library.check(
         model.library.infer(
             *(model.context, canvases.ctypes.data, *canvases.shape[:3], rows.ctypes.data),

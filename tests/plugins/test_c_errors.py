@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -20,22 +17,23 @@ import pytest
 from c_library import (
     INFERENCE_ERROR,
     INVALID_ARGUMENT,
-    LOG_CALLBACK,
     MODEL_ERROR,
     OK,
     OUT_OF_MEMORY,
     UNAVAILABLE,
-    Detection,
-    DetectOptions,
     Failed,
-    Image,
     Library,
     Model,
+    image,
+    open_status,
+    refused,
+)
+from cn2.runtime.backends.libcn2 import (
+    Detection,
+    LogCallback,
     ModelInfo,
-    ModelOptions,
     RawDetections,
     Timings,
-    image,
 )
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.errors import ModelFormatError
@@ -44,25 +42,6 @@ from fake_backend import make_manifest
 from tiny_onnx import write_tiny_onnx
 
 GREY = np.full((64, 96, 3), 204, np.uint8)
-
-
-def refused(library: Library, status: int, expected: int, said: str) -> None:
-    """The call failed so, and the thread's last error says this in one line."""
-    message = library.last_error().decode()
-    assert (status, said in message) == (expected, True), message
-    assert "\n" not in message
-
-
-def open_status(library: Library, path: Path | bytes | None, **options: Any) -> int:
-    """cn2_model_open; where it fails the handle stays as it was."""
-    given, handle = ModelOptions(ctypes.sizeof(ModelOptions), **options), c_void_p(1234)
-    name = str(path).encode() if isinstance(path, Path) else path
-    status: int = library.model_open(name, byref(given), byref(handle))
-    if status == OK:
-        library.model_close(handle)
-    else:
-        assert handle.value == 1234
-    return status
 
 
 def test_constants_and_names(library: Library) -> None:
@@ -77,8 +56,8 @@ def test_constants_and_names(library: Library) -> None:
 def test_null_pointers(library: Library, tiny: Model, tiny_path: Path) -> None:
     handle = c_void_p()
     path = str(tiny_path).encode()
-    info, timings = ModelInfo(ctypes.sizeof(ModelInfo)), Timings(ctypes.sizeof(Timings))
-    raw, counts = RawDetections(ctypes.sizeof(RawDetections)), (c_size_t * 1)()
+    info, timings = ModelInfo(), Timings()
+    raw, counts = RawDetections(), (c_size_t * 1)()
     picture, found, sizes = image(GREY), (Detection * 5)(), np.array([[64, 96]], np.int32)
     canvas, at_sizes = GREY.ctypes.data, sizes.ctypes.data
     context = tiny.context
@@ -309,163 +288,17 @@ def test_onnxruntime_without_memory(
 ) -> None:
     """The graph wants 150 MB for a canvas, in a process that may take 60 more."""
     code = "import ctypes, resource, sys; sys.path.insert(0, 'tests'); from c_library import *\n"
+    code += "from cn2.runtime.backends.libcn2 import *\n"
     code += "import numpy as np; from pathlib import Path; lib = Library(Path(sys.argv[1]))\n"
     code += "model = lib.open(Path(sys.argv[2]), threads=1, runtime_path=sys.argv[3].encode())\n"
     code += "canvas = np.zeros((3200, 3200, 3), np.uint8); sizes = np.full((1, 2), 9, np.int32)\n"
     code += "held = int(open('/proc/self/statm').read().split()[0]) * 4096 + 60_000_000\n"
     code += "resource.setrlimit(resource.RLIMIT_AS, (held, held))\n"
-    code += "raw = RawDetections(ctypes.sizeof(RawDetections))\n"
+    code += "raw = RawDetections()\n"
     code += "print(lib.infer(model.context, canvas.ctypes.data, 1, 3200, 3200, sizes.ctypes.data,"
     code += " None, ctypes.byref(raw)), lib.last_error().decode())"
     said = run_python(code, library.path, tiny_path, onnxruntime_path.decode())
     assert said.startswith(f"{OUT_OF_MEMORY} {tiny_path}: ONNX Runtime failed"), said
-
-
-MANIFESTS = {  # a change of a good manifest, as JSON; None removes the key
-    "as it is": {},
-    "version 1 without rounding": {"format_version": 1},
-    "version 3": {"format_version": 3},
-    "version 0": {"format_version": 0},
-    "version as text": {"format_version": "2"},
-    "version 2.0": {"format_version": 2.0},
-    "version true": {"format_version": True},
-    "no version": {"format_version": None},
-    "an unknown key": {"colour": "red"},
-    "no preset": {"preset": None},
-    "a preset that is a number": {"preset": 5},
-    "no classes": {"class_names": [], "category_ids": []},
-    "more ids than names": {"category_ids": [1, 2, 3, 4]},
-    "a name that is a number": {"class_names": ["a", "b", 3]},
-    "an id that is a fraction": {"category_ids": [1, 2, 3.5]},
-    "no canvas": {"canvas": None},
-    "an unknown canvas key": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "x": 1}},
-    "a short edge above the long": {"canvas": {"short_edge": 97, "long_edge": 96, "divisor": 32}},
-    "a short edge of 0": {"canvas": {"short_edge": 0, "long_edge": 96, "divisor": 32}},
-    "no divisor": {"canvas": {"short_edge": 64, "long_edge": 96}},
-    "a canvas by default": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32}},
-    "bicubic": {
-        "canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "interpolation": "bicubic"}
-    },
-    "rounding up": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "rounding": "up"}},
-    "a fixed size off the divisor": {
-        "canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "fixed": [64, 97]}
-    },
-    "one fixed side": {"canvas": {"short_edge": 64, "long_edge": 96, "divisor": 32, "fixed": [64]}},
-    "a batch of 0": {"batch": 0},
-    "a batch that is true": {"batch": True},
-    "no batch": {"batch": None},
-    "fp64": {"precision": "fp64"},
-    "other ops": {"ops": "mine"},
-    "no proposals key": {"proposals": None},
-    "proposals of -1": {"proposals": -1},
-    "no detections": {"detections": 0},
-    "no strides": {"strides": []},
-    "strides as text": {"strides": "8"},
-    "an unknown score rule": {"score_rule": "max"},
-    "a threshold above 1": {"score_threshold": 1.5},
-    "a whole threshold": {"score_threshold": 1},
-    "a threshold as text": {"score_threshold": "0.5"},
-    "a lowest threshold above the threshold": {"lowest_score_threshold": 0.5},
-    "a negative lowest threshold": {"lowest_score_threshold": -0.1},
-    "a hash that is a number": {"checkpoint_sha256": 5},
-    "versions that are numbers": {"versions": {"cn2": 1}},
-    "versions as a list": {"versions": ["1"]},
-}
-
-
-def changed(changes: dict[str, Any]) -> str:
-    values = {**json.loads(make_manifest().to_json()), **changes}
-    return json.dumps({key: v for key, v in values.items() if not (key in changes and v is None)})
-
-
-def python_accepts(text: str) -> bool:
-    try:
-        Manifest.from_json(text)
-    except ModelFormatError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_manifests_are_judged_as_by_python(
-    library: Library, tmp_path: Path, onnxruntime_path: bytes, name: str
-) -> None:
-    text = changed(MANIFESTS[name])
-    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
-    status = open_status(library, path, threads=1, runtime_path=onnxruntime_path)
-    if python_accepts(text):
-        assert status == OK, library.last_error()
-    else:
-        refused(library, status, MODEL_ERROR, f"{path}: ")
-
-
-def test_some_manifests_are_good_and_some_bad() -> None:
-    accepted = [name for name in MANIFESTS if python_accepts(changed(MANIFESTS[name]))]
-    assert 5 <= len(accepted) <= 8
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "{", "[1,]", '{"a":1,}', "nul", "01", "+1", "1.", ".5", "1e", "NaN", "Infinity"),
-        *('"\x01"', '"\\x"', '"\\u12"', '"\\ud800"', '"\\udc00\\ud800"', '"\\ud800\\u0041"'),
-        *("[" * 100_000, '{"a":' * 100_000, "1 2", '{"a" 1}', "{1: 2}", '"abc', "1e999", "- 1"),
-        *('{"format_version": 2, "format_version": 2}', '{"a": "\\u0000"}', "\ufeff{}", "//"),
-    ],
-    ids=lambda text: repr(text[:20]),
-)
-def test_texts_that_are_no_json(library: Library, tmp_path: Path, text: str) -> None:
-    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
-    refused(library, open_status(library, path), MODEL_ERROR, "its cn2 manifest is no JSON")
-
-
-def test_json_texts_of_all_kinds_are_read(
-    library: Library, tmp_path: Path, onnxruntime_path: bytes
-) -> None:
-    names = ["ä€𝄞", '"\\/\b\f\n\r\t', "\x7f\u2028"]
-    text = json.dumps({**json.loads(make_manifest().to_json()), "class_names": names}, indent=3)
-    assert "\\ud834\\udd1e" in text
-    path = write_tiny_onnx(tmp_path / "m.onnx", metadata={METADATA_KEY: text})
-    model = library.open(path, threads=1, runtime_path=onnxruntime_path)
-    assert [library.model_class_name(model.handle, i).decode() for i in range(3)] == names
-    assert library.model_manifest(model.handle).decode() == text
-    model.close()
-
-
-def write_engine(folder: Path, **changes: Any) -> Path:
-    """A plan of some bytes and its sidecar."""
-    path = folder / "m.engine"
-    path.write_bytes(b"plan" * 1000)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sidecar = {"manifest": json.loads(make_manifest().to_json()), "sha256": digest, **changes}
-    sidecar = {key: value for key, value in sidecar.items() if value is not None}
-    Path(f"{path}.json").write_text(json.dumps(sidecar))
-    return path
-
-
-def test_engines_are_checked_before_anything_looks_at_them(
-    library: Library, tmp_path: Path
-) -> None:
-    path = write_engine(tmp_path)
-    refused(library, open_status(library, path), UNAVAILABLE, "TensorRT engines: not built")
-    for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000):  # paddings of the hash
-        content = bytes(range(256)) * 4
-        path.write_bytes(content[:size])
-        refused(library, open_status(library, path), MODEL_ERROR, "expected sha256")
-        write = {"sha256": hashlib.sha256(content[:size]).hexdigest()}
-        write_engine(tmp_path, **write)
-        path.write_bytes(content[:size])
-        refused(library, open_status(library, path), UNAVAILABLE, "not built")
-    for changes, said in (
-        ({"sha256": "ab" * 32}, "expected sha256 abab"),
-        ({"sha256": None}, "expected a key sha256"),
-        ({"manifest": None}, "expected a key manifest"),
-        ({"manifest": 5}, "expected a cn2 manifest with a format_version"),
-        ({"plan": 1}, 'unknown key "plan"'),
-    ):
-        refused(library, open_status(library, write_engine(tmp_path, **changes)), MODEL_ERROR, said)
-    Path(f"{path}.json").unlink()
-    refused(library, open_status(library, path), MODEL_ERROR, ".engine.json: no such file")
 
 
 @pytest.mark.parametrize("threshold", [0.001, 1.5, float("inf"), float("nan")])
@@ -494,66 +327,11 @@ def test_bad_pictures_are_named(tiny: Model) -> None:
         )
 
 
-def padded(structure: ctypes.Structure, size: int, tail: int = 0) -> Any:
-    """The first bytes of a struct that says it is `size` long, then `tail` bytes."""
-    content = bytearray(bytes(structure).ljust(size, bytes([tail]))[:size])
-    content[:4] = size.to_bytes(4, sys.byteorder)
-    return (ctypes.c_char * size).from_buffer(content)
-
-
-def test_shorter_structs_have_the_defaults(tiny: Model) -> None:
-    options = DetectOptions(0, 0.95)
-    library, counts = tiny.library, (c_size_t * 1)()
-    arguments = (tiny.context, byref(image(GREY)), 1)
-    for size, expected in ((8, 0), (4, 2)):
-        given = padded(options, size)
-        library.check(library.detect(*arguments, given, None, 0, counts))
-        assert counts[0] == expected
-    info = ModelInfo(12, class_count=-7, max_detections=-7, proposals=-7)
-    library.check(library.model_get_info(tiny.handle, byref(info)))
-    assert (info.struct_size, info.class_count, info.max_detections, info.proposals) == (
-        *(12, 3, 3),
-        -7,
-    )
-    short = padded(image(GREY), Image.pitch.offset)  # no pitch: rows follow one another
-    library.check(library.detect(tiny.context, short, 1, None, None, 0, counts))
-    assert counts[0] == 2
-
-
-def test_longer_structs_must_be_zero_past_what_is_known(tiny: Model) -> None:
-    library, counts = tiny.library, (c_size_t * 1)()
-    arguments = (tiny.context, byref(image(GREY)), 1)
-    options = DetectOptions(0, 0.95)
-    library.check(library.detect(*arguments, padded(options, 24), None, 0, counts))
-    assert counts[0] == 0
-    status = library.detect(*arguments, padded(options, 24, tail=1), None, 0, counts)
-    refused(library, status, INVALID_ARGUMENT, "upgrade libcn2")
-    for size in (0, 3, 5, 2000):
-        given = padded(options, max(size, 4))
-        given[:4] = size.to_bytes(4, sys.byteorder)
-        status = library.detect(*arguments, given, None, 0, counts)
-        refused(library, status, INVALID_ARGUMENT, "struct_size")
-
-
-def test_an_array_of_longer_structs(tiny: Model) -> None:
-    """Elements as long as the first one says; the second picture has another size."""
-    stride, other = 80, np.full((32, 48, 3), 102, np.uint8)
-    both = b"".join(bytes(padded(image(pixels), stride)) for pixels in (GREY, other))
-    counts, found = (c_size_t * 2)(), (Detection * 4)()
-    tiny.library.check(tiny.library.detect(tiny.context, both, 2, None, found, 2, counts))
-    assert list(counts) == [2, 2]
-    assert list(found[2].box) == [0, 0, 48, 32]
-    mixed = bytearray(both)
-    mixed[stride : stride + 4] = (56).to_bytes(4, sys.byteorder)
-    status = tiny.library.detect(tiny.context, bytes(mixed), 2, None, found, 2, counts)
-    refused(tiny.library, status, INVALID_ARGUMENT, "images[1]: expected a struct_size of 80")
-
-
 def test_the_log_goes_to_the_callback(
     library: Library, tiny_path: Path, onnxruntime_path: bytes
 ) -> None:
     lines: list[tuple[int, str]] = []
-    callback = LOG_CALLBACK(lambda _, level, message: lines.append((level, message.decode())))
+    callback = LogCallback(lambda _, level, message: lines.append((level, message.decode())))
     try:
         assert library.set_log(callback, None, 1) == OK
         library.open(tiny_path, threads=1, runtime_path=onnxruntime_path).close()

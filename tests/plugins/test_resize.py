@@ -10,20 +10,17 @@ import numpy.typing as npt
 import pytest
 from PIL import Image as PillowImage
 
-from c_library import (
+from c_library import INVALID_ARGUMENT, Failed, Library, image
+from cn2.runtime.backends.libcn2 import (
     ANTIALIAS,
     BGR8,
     BGRA8,
     CUDA,
     GREY8,
-    INVALID_ARGUMENT,
     LINEAR,
     NV12,
     RGB8,
     RGBA8,
-    Failed,
-    Library,
-    image,
 )
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.preprocess import place_picture
