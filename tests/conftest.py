@@ -53,16 +53,10 @@ def nano_onnx(tmp_path_factory: pytest.TempPathFactory, quick_export: None) -> P
 
 @pytest.fixture(scope="session")
 def operator_library() -> Path:
-    """libcn2_ort_ops; without it a skip, or with REQUIRE_NATIVE=1 a failure."""
-    from cn2.plugins import library_path
+    """libcn2_ort_ops; without it a skip, or a failure where it is required."""
+    from native_libraries import built_library
 
-    path = library_path("cn2_ort_ops")
-    if path is None:
-        message = "libcn2_ort_ops is not here; make native"
-        if os.environ.get("REQUIRE_NATIVE") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
+    return built_library("cn2_ort_ops")
 
 
 @pytest.fixture(autouse=True)

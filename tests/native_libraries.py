@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -16,18 +17,27 @@ INCLUDE = ROOT / "plugins" / "include"
 FAKE = ROOT / "tests" / "plugins" / "fake_libcn2.c"
 
 
+def is_required() -> bool:
+    """Whether what is native and not here fails a test, not skips it: CI, or REQUIRE_NATIVE=1."""
+    return bool(os.environ.get("CI")) or os.environ.get("REQUIRE_NATIVE") == "1"
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, naming what is not here; where it is required, fail."""
+    if is_required():
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 def needs_library(name: str) -> pytest.MarkDecorator:
-    """Skip where a library was not built; with CI or REQUIRE_NATIVE=1 the test runs, and fails."""
-    required = bool(os.environ.get("CI")) or os.environ.get("REQUIRE_NATIVE") == "1"
-    missing = library_path(name) is None and not required
-    return pytest.mark.skipif(missing, reason=f"lib{name}: not built; make native")
+    """Skip where a library was not built; where it is required the test runs, and fails."""
+    absent = library_path(name) is None and not is_required()
+    return pytest.mark.skipif(absent, reason=f"lib{name}: not built; make native")
 
 
 def built_library(name: str) -> Path:
-    """The library that `make native` built."""
-    path = library_path(name)
-    assert path is not None, f"lib{name}: not built; make native"
-    return path
+    """The library that `make native` built; without it see `missing`."""
+    return library_path(name) or missing(f"lib{name}: not built; make native")
 
 
 def compile_c(source: Path, target: Path, *flags: str) -> Path:

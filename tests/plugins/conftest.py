@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from c_library import Library, Model
-from cn2.plugins import library_path
 from native_cuda import CudaKernels
 from native_kernels import Kernels
-from plugin_tools import missing
+from native_libraries import built_library, missing
 from tiny_onnx import write_tiny_onnx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,10 +31,7 @@ def onnxruntime_path() -> bytes:
 @pytest.fixture(scope="session")
 def library() -> Library:
     """The built library."""
-    path = library_path("cn2")
-    if path is None:
-        missing("libcn2: not built; make native")
-    return Library(path)
+    return Library(built_library("cn2"))
 
 
 @pytest.fixture

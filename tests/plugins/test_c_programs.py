@@ -18,8 +18,7 @@ from c_library import Library, Model, image
 from cn2.runtime.demo import PICTURES
 from cn2.runtime.pictures import open_picture
 from fake_backend import make_manifest
-from native_libraries import INCLUDE, ROOT
-from plugin_tools import missing
+from native_libraries import INCLUDE, ROOT, missing
 from tiny_onnx import write_tiny_onnx
 
 NATIVE = ROOT / "tests" / "plugins" / "native"
