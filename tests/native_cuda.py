@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from native_kernels import Floats, Ints, Kernels, Level, address, check, sizes
+from native_kernels import Floats, Ints, Kernels, address, check, pool, sizes
 
 Bytes = NDArray[np.uint8]
 Halfs = NDArray[np.float16]
@@ -83,26 +83,10 @@ class CudaKernels(Kernels):
         canonical_size: float = 224.0,
     ) -> Halfs:
         """(B, K, C, P, P) of rois (B, K, 4)."""
-        rois = np.ascontiguousarray(rois, dtype=np.float32)
+        entry = self.library.cn2_cuda_pyramid_roi_align_fp16
         kept = [np.ascontiguousarray(feature, dtype=np.float16) for feature in features]
-        (batch, count, _), channels = rois.shape, kept[0].shape[1]
-        levels = (Level * len(kept))(
-            *(Level(f.ctypes.data, *f.shape[2:], s) for f, s in zip(kept, strides, strict=True))
-        )
-        limits = np.asarray(borders, dtype=np.float32)
-        pooled = np.full((batch, count, channels, output_size, output_size), -7, np.float16)
-        check(
-            self.library.cn2_cuda_pyramid_roi_align_fp16(
-                address(rois),
-                levels,
-                *sizes(len(kept)),
-                address(limits),
-                *sizes(batch, count, channels, output_size, sampling_ratio),
-                ctypes.c_float(canonical_size),
-                address(pooled),
-            )
-        )
-        return pooled
+        rule = (output_size, sampling_ratio, canonical_size)
+        return pool(entry, rois, kept, strides, borders, rule)
 
     def half_to_float(self, bits: int) -> float:
         """As the emulated kernels read half precision."""

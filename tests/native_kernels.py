@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OK, INVALID_ARGUMENT = 0, 1
+UNWRITTEN = -7  # every number of a result before the call
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -62,27 +63,10 @@ class Kernels:
         threads: int = 0,
     ) -> Floats:
         """(B, K, C, P, P) of rois (B, K, 4)."""
-        rois = np.ascontiguousarray(rois, dtype=np.float32)
+        entry = self.library.cn2_kernels_pyramid_roi_align
         kept = [np.ascontiguousarray(feature, dtype=np.float32) for feature in features]
-        (batch, count, _), channels = rois.shape, kept[0].shape[1]
-        levels = (Level * len(kept))(
-            *(Level(f.ctypes.data, *f.shape[2:], s) for f, s in zip(kept, strides, strict=True))
-        )
-        limits = np.asarray(borders, dtype=np.float32)
-        pooled = unwritten(batch, count, channels, output_size, output_size)
-        check(
-            self.library.cn2_kernels_pyramid_roi_align(
-                address(rois),
-                levels,
-                *sizes(len(kept)),
-                address(limits),
-                *sizes(batch, count, channels, output_size, sampling_ratio),
-                ctypes.c_float(canonical_size),
-                ctypes.c_int32(threads),
-                address(pooled),
-            )
-        )
-        return pooled
+        rule = (output_size, sampling_ratio, canonical_size)
+        return pool(entry, rois, kept, strides, borders, rule, ctypes.c_int32(threads))
 
     def proposal_nms(
         self,
@@ -145,6 +129,43 @@ class Kernels:
         return Found(counts, *found, labels)
 
 
+def pool(
+    entry: Callable[..., int],
+    rois: Floats,
+    features: Sequence[NDArray[Any]],
+    strides: Sequence[int],
+    borders: Sequence[float],
+    rule: tuple[int, int, float],
+    *more: Any,
+) -> NDArray[Any]:
+    """Call an entry of PyramidRoIAlign; `rule` is output size, sampling ratio, canonical size.
+
+    Features are contiguous; the result has their type.
+    """
+    rois = np.ascontiguousarray(rois, dtype=np.float32)
+    (batch, count, _), channels = rois.shape, features[0].shape[1]
+    levels = (Level * len(features))(
+        *(Level(f.ctypes.data, *f.shape[2:], s) for f, s in zip(features, strides, strict=True))
+    )
+    limits = np.asarray(borders, dtype=np.float32)
+    output_size, sampling_ratio, canonical_size = rule
+    shape = (batch, count, channels, output_size, output_size)
+    pooled = np.full(shape, UNWRITTEN, dtype=features[0].dtype)
+    check(
+        entry(
+            address(rois),
+            levels,
+            *sizes(len(features)),
+            address(limits),
+            *sizes(batch, count, channels, output_size, sampling_ratio),
+            ctypes.c_float(canonical_size),
+            *more,
+            address(pooled),
+        )
+    )
+    return pooled
+
+
 def check(status: int) -> None:
     """Raise ValueError for what the kernel calls an invalid argument."""
     if status == INVALID_ARGUMENT:
@@ -169,4 +190,4 @@ def contiguous(*arrays: Floats) -> list[Floats]:
 
 def unwritten(*shape: int) -> Floats:
     """A result before the call."""
-    return np.full(shape, -7, dtype=np.float32)
+    return np.full(shape, UNWRITTEN, dtype=np.float32)
