@@ -70,8 +70,9 @@ def build_native(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     cmake = shutil.which("cmake") or "cmake"
     configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder)]
-    configure += ["-DCN2_CUDA=OFF"]  # minutes of nvcc, and nothing that is installed holds them yet
-    subprocess.run([*configure, "-DCMAKE_INSTALL_LIBDIR=lib"], check=True)
+    # The CUDA kernels take minutes of nvcc, and nothing that is installed holds them yet.
+    options = ["-DCMAKE_INSTALL_LIBDIR=lib", "-DCN2_CUDA=OFF"]
+    subprocess.run([*configure, *options], check=True)
     subprocess.run([cmake, "--build", str(folder), "--parallel"], check=True)
     installed = folder / "installed"
     subprocess.run([cmake, "--install", str(folder), "--prefix", str(installed)], check=True)
