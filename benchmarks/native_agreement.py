@@ -3,7 +3,8 @@
 For each preset one file with random weights (nano's are trained), on COCO pictures, landscape,
 portrait and square: libcn2 against the backend onnxruntime, both with our kernels; libcn2 from two
 threads, two calls each, against one call after the other; and the kernels against the bodies, which
-round differently. Each preset runs in a process of its own and its row is merged into
+round differently. All at the lowest score threshold that the file allows, for random weights find
+little. Each preset runs in a process of its own and its row is merged into
 benchmarks/results/native_agreement.json at once; presets that are there already are skipped.
 
     make native
@@ -104,16 +105,20 @@ def compare_preset(preset: str) -> Row:
         model, config, origin = open_checkpoint(make_checkpoint(preset, Path(folder)))
         export_onnx(model, config, path, origin=origin, ops="fused")
         del model
-        bodies = detect(path, pictures, "onnxruntime", fused=False)
-        kernels = detect(path, pictures, "onnxruntime", fused=True)
+        with Detector.open(path, "onnxruntime", "cpu", threads=1, fused=False) as detector:
+            bodies = detect_all(detector, pictures)
+        with Detector.open(path, "onnxruntime", "cpu", threads=1, fused=True) as detector:
+            kernels = detect_all(detector, pictures)
         with Detector.open(path, "native", "cpu", threads=1, fused=True) as detector:
-            native = [detector(one) for one in pictures]
+            threshold = detector.manifest.lowest_score_threshold
+            native = detect_all(detector, pictures)
             with ThreadPoolExecutor(2) as pool:
-                calls = pool.map(lambda _: [detector(one) for one in pictures], range(4))
+                calls = pool.map(lambda _: detect_all(detector, pictures), range(4))
                 threaded = [found for call in calls for found in call]
     return {
         "weights": "trained" if is_trained(preset) else "random",
         "pictures": [list(one.shape[:2]) for one in pictures],
+        "score_threshold": threshold,
         "detections": sum(map(len, kernels)),
         "native": difference(native, kernels),
         "threads": difference(threaded, native * 4),
@@ -129,12 +134,9 @@ def some_pictures() -> list[Pixels]:
     return [first, np.ascontiguousarray(first[:, : first.shape[0] // 2]), second[:300, :300]]
 
 
-def detect(
-    path: Path, pictures: Sequence[Pixels], backend: str, *, fused: bool
-) -> list[Detections]:
-    """One thread, so that sums are in one order."""
-    with Detector.open(path, backend, "cpu", threads=1, fused=fused) as detector:
-        return [detector(one) for one in pictures]
+def detect_all(detector: Detector, pictures: Sequence[Pixels]) -> list[Detections]:
+    """Each picture alone, all that the file can give. One thread, so that sums are in one order."""
+    return [detector(one, detector.manifest.lowest_score_threshold) for one in pictures]
 
 
 def difference(found: Sequence[Detections], wanted: Sequence[Detections]) -> Row:
