@@ -93,8 +93,12 @@ static size_t row_bytes(int32_t format, int32_t width) {
              : (size_t)(bytes[format] * width);
 }
 
-/* A second plane that follows the first one needs half as many rows again. */
+/* A second plane that follows the first one needs half as many rows again. A shorter struct has other
+ * pitches than it says here: its pixels stay at the start, where all that can be read fits. */
 static void place_pixels(cn2_image *image) {
+  if (image->struct_size < sizeof(*image)) {
+    return;
+  }
   const size_t row = row_bytes(image->format, image->width);
   const int32_t rows = image->height, half = rows / 2;
   if (image->format == CN2_NV12 && image->chroma != NULL) {
@@ -112,6 +116,7 @@ static void place_pixels(cn2_image *image) {
   image->data = at_end(pixels, row, image->pitch, rows);
 }
 
+/* All but struct_size, which says what of it counts. */
 static void fill_image(cn2_image *image) {
   image->format = draw_number(CN2_NV12);
   image->memory = draw(10) == 0 ? draw_number(2) : CN2_HOST;
@@ -175,8 +180,8 @@ static cn2_status call_resize(void) {
   unsigned char *rgb = at_end(written, row_bytes(CN2_RGB8, width), pitch, height);
   STRUCT(cn2_image) image;
   memset(&image, 0, sizeof(image));
-  fill_image(&image.of);
   resize_struct(&image, sizeof(image.of));
+  fill_image(&image.of);
   return cn2_resize(draw(16) ? &image.of : NULL, draw_number(1), draw(16) ? rgb : NULL, width,
                     height, pitch);
 }
@@ -192,11 +197,11 @@ static cn2_status call_detect(void) {
   memset(&options, 0, sizeof(options));
   for (i = 0; i < IMAGES; i++) {
     cn2_image image = CN2_IMAGE_INIT;
-    fill_image(&image);
     image.struct_size = (uint32_t)(draw(32) ? stride : draw(64));
     if (i > 0 && image.struct_size != (uint32_t)stride) {
       image.struct_size = (uint32_t)stride + 1;
     }
+    fill_image(&image);
     memcpy((char *)images + i * stride, &image, sizeof(image));
   }
   options.of.score_threshold = draw_threshold();
