@@ -71,7 +71,7 @@ def build_native(folder: Path) -> Path:
     cmake = shutil.which("cmake") or "cmake"
     configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder)]
     # The CUDA kernels take minutes of nvcc, and nothing that is installed holds them yet.
-    options = ["-DCMAKE_INSTALL_LIBDIR=lib", "-DCN2_CUDA=OFF"]
+    options = ["-DCMAKE_INSTALL_LIBDIR=lib", "-DCN2_CUDA=OFF", "-DCN2_TESTS=OFF"]
     subprocess.run([*configure, *options], check=True)
     subprocess.run([cmake, "--build", str(folder), "--parallel"], check=True)
     installed = folder / "installed"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 DLPACK_HOST = (1, 3)  # device types: CPU, memory pinned by CUDA
 DLPACK_CUDA = (2, 13)  # CUDA, managed by CUDA
 DLPACK_UNSIGNED = 1  # type code
+SHARING_ERRORS = (BufferError, RuntimeError, TypeError)  # of a library that refuses
 LEGACY_STREAM = 1  # CUDA's default stream, in DLPack and in the interface; libcn2 copies on it
 
 
@@ -74,14 +75,17 @@ def _from_dlpack(value: Any) -> npt.NDArray[Any] | DevicePicture:
     if kind in DLPACK_HOST:
         try:
             return np.from_dlpack(value)
-        except (BufferError, RuntimeError, TypeError) as error:
+        except SHARING_ERRORS as error:
             raise ValueError(f"picture: numpy cannot share its memory ({error})") from error
     if kind not in DLPACK_CUDA:
         raise ValueError(
             f"picture: expected an array in host or CUDA memory, got DLPack device type "
             f"{int(kind)}; copy it to the host"
         )
-    capsule = value.__dlpack__(stream=LEGACY_STREAM)
+    try:
+        capsule = value.__dlpack__(stream=LEGACY_STREAM)
+    except SHARING_ERRORS as error:
+        raise ValueError(f"picture: its library does not share its memory ({error})") from error
     tensor = _tensor_in(capsule)
     sides = range(tensor.ndim)
     shape = tuple(tensor.shape[side] for side in sides)
@@ -131,7 +135,13 @@ def _from_interface(interface: dict[str, Any], owner: object) -> DevicePicture:
 def _wait_for(stream: int | None) -> None:
     """Wait for the stream that still writes the array, unless libcn2's copy comes after it."""
     if stream not in (None, LEGACY_STREAM):
-        status = ctypes.CDLL("libcuda.so.1").cuStreamSynchronize(ctypes.c_void_p(stream))
+        try:
+            driver = ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            raise ValueError(
+                f"picture: an array in CUDA memory needs NVIDIA's driver ({error})"
+            ) from error
+        status = driver.cuStreamSynchronize(ctypes.c_void_p(stream))
         if status:
             raise ValueError(f"picture: CUDA error {status} on the stream {stream} of its array")
 

@@ -99,7 +99,7 @@ typedef struct cn2_model cn2_model;
 
 typedef struct cn2_model_options {
   uint32_t struct_size;
-  int32_t threads;          /* CPU threads of one call; 0: one per core */
+  int32_t threads;          /* CPU threads of one call, at most 1024; 0: one per core */
   const char *device;       /* "cpu", "cuda", "cuda:1"; null: "cpu" */
   const char *runtime_path; /* the ONNX Runtime library to load; null: $CN2_ONNXRUNTIME, one that
                                the process has loaded, the Python package's beside libcn2, the
@@ -174,7 +174,7 @@ enum {
                     range, as OpenCV's COLOR_YUV2RGB_NV12; width and height are even */
 };
 
-enum { CN2_HOST = 0, CN2_CUDA = 1 };
+enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized on the host for now */
 
 typedef struct cn2_image {
   uint32_t struct_size;

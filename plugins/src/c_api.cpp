@@ -25,6 +25,8 @@ struct cn2_context {
 
 namespace {
 
+constexpr int32_t kMostThreads = 1024;
+
 cn2_status failed(cn2_status status, const char* message) noexcept {
   cn2::set_last_error(message);
   return status;
@@ -59,8 +61,8 @@ cn2::EngineOptions read_options(const cn2_model_options* given) {
   const cn2_model_options defaults = CN2_MODEL_OPTIONS_INIT;
   const cn2_model_options options =
       given == nullptr ? defaults : cn2::read_struct(given, defaults, {"options"});
-  if (options.threads < 0) {
-    cn2::invalid("threads: expected 0 (one per core) or more, got ", options.threads);
+  if (options.threads < 0 || options.threads > kMostThreads) {
+    cn2::invalid("threads: expected 0 (one per core) to ", kMostThreads, ", got ", options.threads);
   }
   cn2::EngineOptions result;
   result.threads = options.threads;
@@ -103,7 +105,8 @@ void check_room(size_t images, const cn2_detection* detections, size_t capacity)
   if (capacity > 0 && images > 0) {
     check_pointer(detections, "detections");
   }
-  if (capacity > std::numeric_limits<size_t>::max() / sizeof(cn2_detection) / (images + 1)) {
+  const size_t most = std::numeric_limits<size_t>::max() / sizeof(cn2_detection);
+  if (images > 0 && capacity > most / images) {
     cn2::invalid("capacity: expected what memory can hold, got ", capacity, " for each of ", images,
                  " pictures");
   }

@@ -3,6 +3,8 @@
 #include <atomic>
 #include <mutex>
 
+#include "utf8.h"
+
 namespace cn2 {
 namespace {
 
@@ -39,7 +41,9 @@ void log(int32_t level, const char* message) {
     target = sink;
   }
   if (target.callback != nullptr) {
-    target.callback(target.user, level, message);
+    char line[1024];
+    copy_line(message, line, sizeof(line));
+    target.callback(target.user, level, line);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "structs.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace cn2 {
 namespace {
@@ -108,6 +109,9 @@ ImageList::ImageList(const cn2_image* images, size_t count)
   }
   if (count > 0) {
     stride_ = struct_size(images);
+  }
+  if (stride_ > 0 && count > static_cast<size_t>(PTRDIFF_MAX) / stride_) {
+    invalid("image_count: expected what memory can hold, got ", count);
   }
 }
 

@@ -66,6 +66,24 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+void copy_line(const char* text, char* line, size_t room) noexcept {
+  std::string_view rest(text);
+  size_t size = 0;
+  while (!rest.empty()) {
+    const size_t length = utf8_length(rest);
+    const size_t taken = length == 0 ? 1 : length;
+    if (size + taken >= room) {
+      break;
+    }
+    for (size_t i = 0; i < taken; ++i) {
+      const auto byte = static_cast<unsigned char>(rest[i]);
+      line[size++] = length == 0 ? '?' : byte < 0x20 || byte == 0x7F ? ' ' : rest[i];
+    }
+    rest.remove_prefix(taken);
+  }
+  line[size] = '\0';
+}
+
 void append_utf8(std::string& text, uint32_t code_point) {
   const auto tail = [&](int shift) {
     text += static_cast<char>(0x80U | ((code_point >> shift) & 0x3FU));

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..arrays import DevicePicture
 from ..detections import Detections
-from ..errors import BackendUnavailableError, ModelFormatError
+from ..errors import BackendUnavailableError
 from ..machine import has_cuda_driver
 from ..manifest import Manifest
 from ..pictures import Pixels
@@ -35,6 +35,7 @@ from .base import (
 )
 from .native_contexts import Contexts
 from .native_images import image_of
+from .ort_operators import check_possible
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class NativeBackend:
             device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
             threads: CPU threads of one call; None: one per core.
             fused: run fused operators (docs/operators.md) by libcn2's kernels; False: by their
-                bodies; None: by the kernels where the file has some; True: it must have some.
+                bodies; None: by the kernels where the file has some and the device is the CPU;
+                True: it must have some, and "auto" is the CPU.
         Raises:
             ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says;
                 `fused` was asked for, and it has no such operators.
@@ -86,7 +88,7 @@ class NativeBackend:
         """
         check_options(device, threads)
         library = libcn2.open_library()
-        if device == "auto" and has_cuda_driver():
+        if device == "auto" and not fused and has_cuda_driver():
             try:
                 return cls._open(library, path, "cuda:0", threads, fused)
             except BackendUnavailableError as error:
@@ -115,11 +117,8 @@ class NativeBackend:
         model = libcn2.Handle()
         library.model_open(os.fsencode(path), byref(options), byref(model))
         backend = cls(library, model, device, path)
-        if fused and backend.manifest.ops != "fused":
-            raise ModelFormatError(
-                f"{path}: expected fused operators, got {backend.manifest.ops} ones; "
-                f"export it with --ops fused, or open it without fused=True"
-            )
+        if fused:
+            check_possible(backend.manifest, path, on_cpu=device == "cpu")
         logger.info("%s: native, %s", path, backend.runtime)
         return backend
 

@@ -80,7 +80,7 @@ class OnnxRuntimeBackend:
             threads: CPU threads of one operator; None: one per core.
             tf32: let CUDA round the factors of products to 10 bits; faster, off by 1e-3.
             fused: run fused operators by the kernels of libcn2_ort_ops; None: where it is here, the
-                file has some and the device is the CPU.
+                file has some and the device is the CPU; True: they must, and "auto" is the CPU.
         Raises:
             ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says.
             BackendUnavailableError: onnxruntime is not installed, or CUDA was asked for and does
@@ -89,12 +89,11 @@ class OnnxRuntimeBackend:
         """
         check_options(device, threads)
         manifest = manifest_from_metadata(read_metadata(path), str(path))
-        providers = _providers(device, tf32)
-        options = _session_options(threads)
-        on_cpu = providers == [CPU]
-        kernels = add_operators(options, manifest, path, on_cpu=on_cpu, wanted=fused)
-        session = _open_session(path, providers, options)
+        providers = _providers("cpu" if fused and device == "auto" else device, tf32)
+        session, kernels = _open_with(path, manifest, providers, threads, fused)
         used = session.get_providers()[0]
+        if device == "auto" and used == CPU and providers != [CPU]:  # CUDA did not work: kernels do
+            session, kernels = _open_with(path, manifest, [CPU], threads, fused)
         if device.startswith("cuda") and used != CUDA:
             raise BackendUnavailableError(
                 f"device {device!r}: ONNX Runtime could not load CUDA and would use the CPU; its "
@@ -198,6 +197,20 @@ def _session_options(threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
+
+
+def _open_with(
+    path: Path,
+    manifest: Manifest,
+    providers: list[Any],
+    threads: int | None,
+    fused: bool | None,
+) -> tuple[InferenceSession, bool]:
+    """A session, and whether kernels run its fused operators."""
+    options = _session_options(threads)
+    on_cpu = providers == [CPU]
+    kernels = add_operators(options, manifest, path, on_cpu=on_cpu, wanted=fused)
+    return _open_session(path, providers, options), kernels
 
 
 def _open_session(path: Path, providers: list[Any], options: Any) -> InferenceSession:

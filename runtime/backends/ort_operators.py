@@ -49,6 +49,25 @@ def add_operators(
 
 
 def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: bool) -> bool:
+    check_possible(manifest, path, on_cpu=on_cpu)
+    library = library_path(LIBRARY)
+    if library is None:
+        if required:
+            raise BackendUnavailableError(
+                f"{path}: fused operators need lib{LIBRARY}, found none; {GET_IT}"
+            )
+        return False
+    add_library(options, library)
+    return True
+
+
+def check_possible(manifest: Manifest, path: Path, *, on_cpu: bool) -> None:
+    """Raise unless kernels can run the operators of a file on a device.
+
+    Raises:
+        ModelFormatError: it has no fused ones.
+        BackendUnavailableError: the device is not the CPU.
+    """
     if manifest.ops != "fused":
         raise ModelFormatError(
             f"{path}: expected fused operators, got {manifest.ops} ones; "
@@ -59,15 +78,6 @@ def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: b
             f"{path}: fused operators have kernels for the CPU alone; "
             f"open it with device='cpu', or without fused=True"
         )
-    library = library_path(LIBRARY)
-    if library is None:
-        if required:
-            raise BackendUnavailableError(
-                f"{path}: fused operators need lib{LIBRARY}, found none; {GET_IT}"
-            )
-        return False
-    add_library(options, library)
-    return True
 
 
 def add_library(options: Any, library: Path) -> None:

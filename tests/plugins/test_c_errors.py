@@ -91,6 +91,7 @@ def test_null_pointers(library: Library, tiny: Model, tiny_path: Path) -> None:
     ("options", "said"),
     [
         ({"threads": -1}, "threads"),
+        ({"threads": 1025}, "threads"),
         ({"device": b"gpu"}, "device"),
         ({"device": b"cuda:"}, "device"),
         ({"device": b"cuda:-1"}, "device"),
@@ -347,6 +348,40 @@ def test_the_log_goes_to_the_callback(
         assert library.set_log(None, None, 0) == OK
     library.open(tiny_path, threads=1, runtime_path=onnxruntime_path).close()
     assert len(lines) == 1
+
+
+def test_lines_are_lines_of_utf8(
+    library: Library, tmp_path: Path, tiny_path: Path, onnxruntime_path: bytes
+) -> None:
+    lines: list[bytes] = []
+    callback = LogCallback(lambda _, level, message: lines.append(message))
+    odd = tmp_path / "a\nb.onnx"
+    odd.write_bytes(tiny_path.read_bytes())
+    try:
+        assert library.set_log(callback, None, 1) == OK
+        library.open(odd, threads=1, runtime_path=onnxruntime_path).close()
+    finally:
+        assert library.set_log(None, None, 0) == OK
+    assert lines[0].startswith(bytes(tmp_path) + b"/a b.onnx: onnxruntime 1.")
+    status = open_status(library, b"/no/\xff\xc3\xa9\t\xe2\x82.onnx")
+    refused(library, status, MODEL_ERROR, "/no/?\u00e9 ??.onnx: ")
+    long = "\u00e9" * 3000
+    assert open_status(library, long.encode() + b".onnx") == MODEL_ERROR
+    assert library.last_error() == ("\u00e9" * 511).encode()  # of 1024 bytes, in whole letters
+
+
+def test_numbers_that_no_memory_holds(tiny: Model) -> None:
+    library, counts, found = tiny.library, (c_size_t * 1)(), (Detection * 1)()
+    for images, capacity, said in (
+        (2**64 - 1, 1, "capacity"),
+        (2**64 - 1, 0, "image_count"),
+        (2**62, 0, "image_count"),
+        (1, 2**63, "capacity"),
+    ):
+        status = library.detect(
+            tiny.context, byref(image(GREY)), images, None, found, capacity, counts
+        )
+        refused(library, status, INVALID_ARGUMENT, f"{said}: expected what memory can hold")
 
 
 def test_each_thread_has_its_own_last_error(library: Library) -> None:

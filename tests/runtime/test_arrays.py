@@ -166,6 +166,25 @@ def test_a_stream_that_still_writes_is_waited_for(
     assert driver.streams == waited
 
 
+def test_a_stream_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> object:
+        raise OSError(f"{name}: no such file")
+
+    monkeypatch.setattr(arrays.ctypes, "CDLL", missing)
+    with pytest.raises(ValueError, match=r"needs NVIDIA's driver \(libcuda\.so\.1: no such file\)"):
+        as_array(CudaArray(rgb(), stream=5))
+
+
+@pytest.mark.parametrize("kind", [1, 2])  # host, CUDA
+def test_a_library_that_does_not_share(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise BufferError("it wants a gradient")
+
+    monkeypatch.setattr(DlpackArray, "__dlpack__", refuse)
+    with pytest.raises(ValueError, match="share its memory \\(it wants a gradient\\)"):
+        as_array(DlpackArray(rgb(), kind=kind))
+
+
 def test_a_stream_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays.ctypes, "CDLL", lambda _: FakeDriver(700))
     with pytest.raises(ValueError, match="CUDA error 700 on the stream 5 of its array"):

@@ -212,6 +212,18 @@ def test_options_reach_c(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path:
             Detector.open(model, backend="native", **wrong)  # type: ignore[arg-type]
 
 
+def test_kernels_are_of_the_cpu(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = tmp_path / "fused.onnx"
+    fused.write_text(make_manifest(ops="fused").to_json())
+    with pytest.raises(BackendUnavailableError, match="have kernels for the CPU alone"):
+        NativeBackend.open(fused, device="cuda", fused=True)
+    monkeypatch.setattr(native, "has_cuda_driver", lambda: True)
+    assert NativeBackend.open(fused, device="auto", fused=True).device == "cpu"
+    assert NativeBackend.open(fused, device="auto").device == "cuda:0"
+
+
 def test_auto_takes_cuda_where_it_works(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

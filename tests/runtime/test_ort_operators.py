@@ -181,6 +181,27 @@ def test_a_file_of_standard_operators_needs_no_library(tmp_path: Path, folder: P
         OnnxRuntimeBackend.open(path, device="cpu", fused=True)
 
 
+def test_auto_that_ends_on_the_cpu_has_the_kernels(
+    tmp_path: Path, operator_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with onnxruntime-gpu where there is no GPU: it offers CUDA and uses the CPU."""
+    path = write_fused_onnx(tmp_path / "m.onnx")
+    asked: list[str] = []
+
+    def providers(device: str, _tf32: bool) -> list[str]:
+        asked.append(device)
+        cpu = "CPUExecutionProvider"
+        return [cpu] if device == "cpu" else ["AzureExecutionProvider", cpu]
+
+    real = onnxruntime.InferenceSession.get_providers
+    monkeypatch.setattr("cn2.runtime.backends.onnxruntime._providers", providers)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda s: real(s)[-1:])
+    for wanted in (None, True):
+        backend = OnnxRuntimeBackend.open(path, device="auto", fused=wanted)
+        assert (backend.fused, first_box(backend)) == (True, KERNEL)
+    assert asked == ["auto", "cpu"]  # kernels that must run are the CPU's
+
+
 def test_on_a_gpu_the_bodies_run(tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     path = tmp_path / "m.onnx"

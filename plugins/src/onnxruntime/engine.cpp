@@ -147,7 +147,7 @@ class OrtEngine final : public Engine {
  public:
   OrtEngine(Shared shared, const Manifest& manifest, const EngineOptions& options)
       : shared_(std::move(shared)), cuda_device_(options.cuda_device) {
-    const bool fused = manifest.fused_ops && !options.standard_ops;
+    const bool fused = uses_kernels(manifest, options);
     description_ = text("onnxruntime ", shared_.parts.library.version, " on ", shared_.device, ", ",
                         fused ? "fused" : "standard", " operators");
   }

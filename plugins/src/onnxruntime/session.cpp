@@ -60,10 +60,25 @@ OrtHandle<OrtSessionOptions> make_options(const OrtLibrary& library, const Manif
   if (options.cuda_device) {
     add_cuda(library, made.get(), *options.cuda_device);
   }
-  if (manifest.fused_ops && !options.standard_ops) {
+  if (uses_kernels(manifest, options)) {
     check(register_ops(&api, made.get()));
   }
   return made;
+}
+
+// A device starts with the session: no such number, or a driver that is too old, shows only here.
+[[noreturn]] void refuse(const OrtParts& parts, const std::string& path,
+                         const EngineOptions& options, const OrtFailure& failure) {
+  if (failure.out_of_memory) {
+    fail(CN2_OUT_OF_MEMORY, path, ": ONNX Runtime ", parts.library.version, " cannot load it (",
+         failure.reason, ")");
+  }
+  if (options.cuda_device && failure.reason.find("CUDA") != std::string::npos) {
+    fail(CN2_UNAVAILABLE, "device 'cuda:", *options.cuda_device, "': ONNX Runtime ",
+         parts.library.version, " cannot start it (", failure.reason, "); cn2 doctor says more");
+  }
+  fail(CN2_MODEL_ERROR, path, ": ONNX Runtime ", parts.library.version, " cannot load it (",
+       failure.reason, ")");
 }
 
 }  // namespace
@@ -86,14 +101,19 @@ OrtParts::OrtParts(OrtLibrary loaded)
   check(api.RunOptionsSetRunLogSeverityLevel(run_options.get(), ORT_LOGGING_LEVEL_FATAL));
 }
 
+bool uses_kernels(const Manifest& manifest, const EngineOptions& options) {
+  return manifest.fused_ops && !options.standard_ops && !options.cuda_device;
+}
+
 OrtParts open_session(const std::string& path, const Manifest& manifest,
                       const EngineOptions& options) {
   OrtParts parts(load_onnxruntime(options.runtime_path));
   const auto made = make_options(parts.library, manifest, options);
-  check_ort(parts.api,
-            parts.api.CreateSession(parts.environment.get(), path.c_str(), made.get(),
-                                    parts.session.out()),
-            CN2_MODEL_ERROR, path, ": ONNX Runtime ", parts.library.version, " cannot load it");
+  OrtStatus* status = parts.api.CreateSession(parts.environment.get(), path.c_str(), made.get(),
+                                              parts.session.out());
+  if (status != nullptr) {
+    refuse(parts, path, options, take_failure(parts.api, status));
+  }
   return parts;
 }
 

@@ -20,6 +20,10 @@ struct OrtParts {
   OrtHandle<OrtRunOptions> run_options;
 };
 
+// Whether fused operators run by the kernels of this library. On CUDA their bodies do: the kernels
+// are of the CPU, and features would go there and back.
+bool uses_kernels(const Manifest& manifest, const EngineOptions& options);
+
 // Throws Error as open_onnxruntime_engine does.
 OrtParts open_session(const std::string& path, const Manifest& manifest,
                       const EngineOptions& options);

@@ -1,6 +1,7 @@
 /* Call the public functions at random: fuzz MODEL.onnx MODEL.engine CALLS SEED
  *
- * Pointers are good or null, and memory is as large as the call says; all else may be anything.
+ * Pointers are good or null, and memory is as large as the call says: pictures and canvases end where
+ * their heap block ends, so that a sanitizer sees a byte too many. All else may be anything.
  * Prints how many calls of each function succeeded. A crash, or a finding of a sanitizer, is the
  * failure. */
 #include <cn2.h>
@@ -9,13 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SIDE = 48, PITCH = 256, IMAGES = 3, CAPACITY = 4, FUNCTIONS = 8, LONGER = 32 };
+enum {
+  SIDE = 48,
+  PITCH = 256,
+  CANVASES = 2 * 96 * 96 * 3,
+  IMAGES = 3,
+  CAPACITY = 4,
+  FUNCTIONS = 8,
+  LONGER = 32
+};
 
 static uint64_t state;
 static cn2_model *model;
 static cn2_context *context;
 static const char *paths[2];
-static unsigned char pixels[PITCH * SIDE * 2];
+static unsigned char *pixels, *written, *canvases; /* PITCH * SIDE * 2 bytes, as many, CANVASES */
 
 /* xorshift64* */
 static uint32_t draw(uint32_t below) {
@@ -67,6 +76,47 @@ static void resize_struct(void *memory, size_t known) {
     char bytes[sizeof(type) + LONGER]; \
   }
 
+/* The last bytes of a block that rows need; its start where no call can read them. */
+static unsigned char *at_end(unsigned char *block, size_t row, size_t pitch, int32_t rows) {
+  const size_t bytes = PITCH * SIDE * 2;
+  const size_t apart = pitch == 0 ? row : pitch;
+  if (rows < 1 || rows > 2 * SIDE || row > PITCH || apart > PITCH || apart < row) {
+    return block;
+  }
+  return block + bytes - ((size_t)(rows - 1) * apart + row);
+}
+
+static size_t row_bytes(int32_t format, int32_t width) {
+  static const int32_t bytes[] = {3, 3, 4, 4, 1, 1};
+  return width < 1 || width > SIDE || format < 0 || format > CN2_NV12
+             ? PITCH + 1
+             : (size_t)(bytes[format] * width);
+}
+
+/* A second plane that follows the first one needs half as many rows again. A shorter struct has other
+ * pitches than it says here: its pixels stay at the start, where all that can be read fits. */
+static void place_pixels(cn2_image *image) {
+  if (image->struct_size < sizeof(*image)) {
+    return;
+  }
+  const size_t row = row_bytes(image->format, image->width);
+  const int32_t rows = image->height, half = rows / 2;
+  if (image->format == CN2_NV12 && image->chroma != NULL) {
+    image->chroma =
+        at_end(pixels, row, image->chroma_pitch ? image->chroma_pitch : image->pitch, half);
+  }
+  if (image->format == CN2_NV12 && image->chroma == NULL && rows > 1 && rows <= SIDE) {
+    const size_t first = image->pitch ? image->pitch : row;
+    const size_t second = image->chroma_pitch ? image->chroma_pitch : first;
+    if (row <= first && first <= PITCH && row <= second && second <= PITCH) {
+      image->data = at_end(pixels, row, second, half) - (size_t)rows * first;
+    }
+    return;
+  }
+  image->data = at_end(pixels, row, image->pitch, rows);
+}
+
+/* All but struct_size, which says what of it counts. */
 static void fill_image(cn2_image *image) {
   image->format = draw_number(CN2_NV12);
   image->memory = draw(10) == 0 ? draw_number(2) : CN2_HOST;
@@ -76,6 +126,9 @@ static void fill_image(cn2_image *image) {
   image->pitch = draw_pitch();
   image->chroma = draw(2) ? pixels : NULL;
   image->chroma_pitch = draw_pitch();
+  if (image->data != NULL) {
+    place_pixels(image);
+  }
 }
 
 static cn2_status call_open(void) {
@@ -122,13 +175,15 @@ static cn2_status call_create(void) {
 }
 
 static cn2_status call_resize(void) {
-  static unsigned char rgb[PITCH * SIDE];
+  const int32_t width = draw_side(), height = draw_side();
+  const size_t pitch = draw_pitch();
+  unsigned char *rgb = at_end(written, row_bytes(CN2_RGB8, width), pitch, height);
   STRUCT(cn2_image) image;
   memset(&image, 0, sizeof(image));
-  fill_image(&image.of);
   resize_struct(&image, sizeof(image.of));
-  return cn2_resize(draw(16) ? &image.of : NULL, draw_number(1), draw(16) ? rgb : NULL, draw_side(),
-                    draw_side(), draw_pitch());
+  fill_image(&image.of);
+  return cn2_resize(draw(16) ? &image.of : NULL, draw_number(1), draw(16) ? rgb : NULL, width,
+                    height, pitch);
 }
 
 static cn2_status call_detect(void) {
@@ -142,15 +197,19 @@ static cn2_status call_detect(void) {
   memset(&options, 0, sizeof(options));
   for (i = 0; i < IMAGES; i++) {
     cn2_image image = CN2_IMAGE_INIT;
-    fill_image(&image);
     image.struct_size = (uint32_t)(draw(32) ? stride : draw(64));
     if (i > 0 && image.struct_size != (uint32_t)stride) {
       image.struct_size = (uint32_t)stride + 1;
     }
+    fill_image(&image);
     memcpy((char *)images + i * stride, &image, sizeof(image));
   }
   options.of.score_threshold = draw_threshold();
   resize_struct(&options, sizeof(options.of));
+  if (draw(64) == 0) { /* numbers that no memory holds: refused before a picture is looked at */
+    const size_t huge = SIZE_MAX / (1 + draw(2));
+    return cn2_detect(context, draw(2) ? &images[0].of : NULL, huge, NULL, found, draw(2), counts);
+  }
   if (draw(64) == 0) {
     capacity = SIZE_MAX / (1 + draw(64));
     count = count > 1 ? 1 : count;
@@ -171,7 +230,6 @@ static cn2_status call_timings(void) {
 }
 
 static cn2_status call_infer(void) {
-  static unsigned char canvases[2 * 96 * 96 * 3];
   STRUCT(cn2_raw_detections) raw;
   STRUCT(cn2_detect_options) options;
   int32_t sizes[4], i;
@@ -179,16 +237,21 @@ static cn2_status call_infer(void) {
   for (i = 0; i < 4; i++) {
     sizes[i] = draw(12) ? 1 + (int32_t)draw((uint32_t)side) : draw_number(70);
   }
-  canvases[0] = (unsigned char)(draw(8) ? draw(256) : 13);
-  canvases[2] = 7;
+  const int32_t batch = draw(8) ? 1 + (int32_t)draw(2) : (int32_t)draw(2) - 1;
+  const int32_t height = draw(8) ? side : draw_number(96) % 97;
+  const int32_t width = draw(8) ? side : draw_number(96) % 97;
+  unsigned char *given = canvases;
+  if (batch > 0 && height > 0 && width > 0) {
+    given += CANVASES - batch * height * width * 3;
+    given[0] = (unsigned char)(draw(8) ? draw(256) : 13);
+    given[2] = 7;
+  }
   memset(&raw, 0, sizeof(raw));
   memset(&options, 0, sizeof(options));
   options.of.score_threshold = draw_threshold();
   resize_struct(&options, sizeof(options.of));
   resize_struct(&raw, sizeof(raw.of));
-  return cn2_infer(draw(16) ? context : NULL, draw(16) ? canvases : NULL,
-                   draw(8) ? 1 + (int32_t)draw(2) : (int32_t)draw(2) - 1,
-                   draw(8) ? side : draw_number(96) % 97, draw(8) ? side : draw_number(96) % 97,
+  return cn2_infer(draw(16) ? context : NULL, draw(16) ? given : NULL, batch, height, width,
                    draw(16) ? sizes : NULL, draw(2) ? &options.of : NULL,
                    draw(16) ? &raw.of : NULL);
 }
@@ -218,7 +281,13 @@ int main(int count, char **arguments) {
   paths[1] = arguments[2];
   calls = atol(arguments[3]);
   state = strtoull(arguments[4], NULL, 10) * 2654435769u + 1;
-  for (i = 0; i < (long)sizeof(pixels); i++) {
+  pixels = malloc(PITCH * SIDE * 2);
+  written = malloc(PITCH * SIDE * 2);
+  canvases = calloc(CANVASES, 1);
+  if (pixels == NULL || written == NULL || canvases == NULL) {
+    return 2;
+  }
+  for (i = 0; i < PITCH * SIDE * 2; i++) {
     pixels[i] = (unsigned char)draw(256);
   }
   for (i = 0; i < calls; i++) {
@@ -233,6 +302,9 @@ int main(int count, char **arguments) {
   }
   cn2_context_destroy(context);
   cn2_model_close(model);
+  free(pixels);
+  free(written);
+  free(canvases);
   for (i = 0; i < FUNCTIONS; i++) {
     printf("%s %ld %ld\n", names[i], good[i], bad[i]);
   }
