@@ -1,11 +1,10 @@
-"""TensorRT-RTX takes fused files by our plugins: parsed and built for a GPU that is not here."""
+"""TensorRT-RTX is opened so that it takes our plugins. Whole files: test_fused_file.py."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,110 +15,14 @@ from cn2.export import rtx_library
 from cn2.export.rtx_library import load_plugins, open_rtx
 from cn2.plugins import trt_plugins_path
 from cn2.runtime.errors import BackendUnavailableError, PluginError
-from exported import ORIGIN, lively_detector
-from factories import tiny_config, tiny_one_stage_config
-from native_libraries import built_library, missing
-
-CANVAS = (192, 256)
+from native_libraries import built_library
+from rtx_networks import Parsed, logged, rtx_with_plugins
 
 
 @pytest.fixture(scope="module")
 def rtx() -> ModuleType:
     """TensorRT-RTX with our plugins."""
-    built_library("cn2_trt_plugins")
-    try:
-        module = open_rtx()
-    except BackendUnavailableError as error:
-        missing(str(error))
-    load_plugins(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def logger(rtx: ModuleType) -> Any:
-    """The one that all of this process's objects keep."""
-
-    class Lines(rtx.ILogger):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: list[str] = []
-
-        def log(self, severity: Any, line: str) -> None:
-            if severity <= rtx.ILogger.WARNING:
-                self.lines.append(line)
-
-    return Lines()
-
-
-@pytest.fixture
-def parsed(rtx: ModuleType, logger: Any) -> Iterator[Any]:
-    """A function from an ONNX file to (builder, network)."""
-    kept = []
-
-    def parse(path: Path) -> tuple[Any, Any]:
-        builder = rtx.Builder(logger)
-        network = builder.create_network(0)
-        parser = rtx.OnnxParser(network, logger)
-        assert parser.parse_from_file(str(path)), logger.lines
-        kept.append(parser)
-        return builder, network
-
-    logger.lines.clear()
-    yield parse
-    assert logger.lines == []
-
-
-def plugin_layers(rtx: ModuleType, network: Any) -> list[list[tuple[int, ...]]]:
-    """The shapes of the outputs of each plugin in a network."""
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    return [
-        [tuple(layer.get_output(i).shape) for i in range(layer.num_outputs)]
-        for layer in layers
-        if layer.type == rtx.LayerType.PLUGIN_V3
-    ]
-
-
-def build(rtx: ModuleType, builder: Any, network: Any) -> int:
-    """Bytes of an engine for two architectures, one or two pictures."""
-    config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-    for name, shape in (("images", (*CANVAS, 3)), ("image_sizes", (2,))):
-        profile.set_shape(name, (1, *shape), (1, *shape), (2, *shape))
-    config.add_optimization_profile(profile)
-    targets = (rtx.ComputeCapability.SM86, rtx.ComputeCapability.SM120)
-    config.num_compute_capabilities = len(targets)
-    for index, target in enumerate(targets):
-        config.set_compute_capability(target, index)
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None
-    return int(plan.nbytes)
-
-
-def export(config: Any, path: Path) -> Path:
-    from cn2.export.onnx_file import export_onnx
-
-    export_onnx(lively_detector(config), config, path, origin=ORIGIN, ops="fused")
-    return path
-
-
-def test_a_detector_is_built_with_plugins(
-    rtx: ModuleType, parsed: Any, tmp_path: Path, quick_export: None
-) -> None:
-    builder, network = parsed(export(tiny_config(), tmp_path / "tiny.onnx"))
-    proposals, *pooled, found = plugin_layers(rtx, network)
-    assert len(proposals) == 2
-    assert {len(shape[0]) for shape in pooled} == {5}
-    assert [shape[:1] for shape in found] == [(-1,)] * 4
-    assert build(rtx, builder, network) > 10_000
-
-
-def test_a_one_stage_detector_has_classes(
-    rtx: ModuleType, parsed: Any, tmp_path: Path, quick_export: None
-) -> None:
-    builder, network = parsed(export(tiny_one_stage_config(), tmp_path / "tiny.onnx"))
-    ((boxes, scores, classes),) = plugin_layers(rtx, network)
-    assert boxes == (*scores, 4) == (*classes, 4)
-    assert build(rtx, builder, network) > 10_000
+    return rtx_with_plugins()
 
 
 def deform_conv_file(path: Path) -> Path:
@@ -140,25 +43,24 @@ def deform_conv_file(path: Path) -> Path:
     return path
 
 
-def test_the_standard_deformable_convolution_is_a_plugin(
-    rtx: ModuleType, parsed: Any, tmp_path: Path
+def test_the_standard_deformable_convolution_is_a_plugin(rtx: ModuleType, tmp_path: Path) -> None:
+    parsed = Parsed(rtx, deform_conv_file(tmp_path / "one.onnx"))
+    assert parsed.plugins() == [[(1, 6, 8, 8)]]
+    assert logged(rtx) == []
+
+
+def test_what_a_plugin_refuses_is_one_line(
+    rtx: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    _, network = parsed(deform_conv_file(tmp_path / "one.onnx"))
-    assert plugin_layers(rtx, network) == [[(1, 6, 8, 8)]]
-
-
-def test_what_a_plugin_refuses_is_in_the_log(rtx: ModuleType, logger: Any, tmp_path: Path) -> None:
+    """On standard error: while it parses, TensorRT-RTX has no logger for plugins."""
     import onnx
 
     model = onnx.load(deform_conv_file(tmp_path / "one.onnx"))
     (pads,) = [a for a in model.graph.node[0].attribute if a.name == "pads"]
     pads.ints[:] = [1, 1]
-    network = rtx.Builder(logger).create_network(0)
-    parser = rtx.OnnxParser(network, logger)
-    logger.lines.clear()
-    assert not parser.parse(model.SerializeToString())
-    assert "cn2 DeformConv: attribute pads: expected 4 numbers, got 2" in logger.lines
-    logger.lines.clear()
+    assert not Parsed(rtx, model.SerializeToString()).succeeded
+    said = "cn2 DeformConv: attribute pads: expected 4 numbers, got 2\n"
+    assert capfd.readouterr().err == said
 
 
 def test_plugins_are_loaded_once(rtx: ModuleType) -> None:
