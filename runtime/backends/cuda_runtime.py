@@ -30,7 +30,7 @@ class Cuda:
         Args:
             number: CUDA's number of it, from 0.
         Raises:
-            BackendUnavailableError: cuda-python is not installed; no driver; no such device.
+            BackendUnavailableError: cuda-bindings is not installed; no driver; no such device.
         """
         self._runtime = import_cuda()
         self.number = number
@@ -128,4 +128,4 @@ def import_cuda() -> Any:
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
-        raise BackendUnavailableError(f"cuda-python is not installed ({error}); {FIX}") from error
+        raise BackendUnavailableError(f"cuda-bindings is not installed ({error}); {FIX}") from error

@@ -9,8 +9,9 @@ import logging
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,10 @@ from .base import (
     check_score_threshold,
 )
 from .cuda_runtime import Cuda
-from .tensorrt_engine import INPUTS, OUTPUTS, LoadedEngine, load_engine, output_shapes
+from .tensorrt_engine import LoadedEngine, load_engine
 from .tensorrt_library import open_tensorrt
 from .tensorrt_pictures import Group, group_pictures, place_group
-from .tensorrt_slots import Slot, Slots, Tensor
+from .tensorrt_slots import Slot, Slots, create_slot
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class TensorRTBackend:
         self.manifest = about.manifest
         self.device = f"cuda:{cuda.number}"
         self.runtime = f"{about.runtime} {engine.library.version}"
-        self._engine, self._cuda, self._path, self._stream = engine, cuda, path, stream
-        self._slots = Slots(self._create_slot)
+        self._engine, self._cuda, self._path = engine, cuda, path
+        self._slots = Slots(partial(create_slot, engine.create_context, cuda, stream))
         self._free = weakref.finalize(self, self._slots.close)
 
     @classmethod
@@ -113,7 +114,7 @@ class TensorRTBackend:
         for start in range(0, len(images), most):
             part, sizes = images[start : start + most], image_sizes[start : start + most]
             with self._slots.borrow() as slot:
-                self._reserve(slot, part.shape)
+                slot.reserve(part.shape, self.manifest.detections)
                 slot.inputs["images"].host[:] = part
                 slot.inputs["images"].upload(slot.stream)
                 found.append(self._run(slot, sizes, score_threshold))
@@ -149,7 +150,7 @@ class TensorRTBackend:
         clock = [time.perf_counter()]
         with self._slots.borrow() as slot:
             batch = self.manifest.batch or len(group.pictures)
-            self._reserve(slot, (batch, *group.canvas, 3))
+            slot.reserve((batch, *group.canvas, 3), self.manifest.detections)
             address = place_group(group, slot, self._cuda, self.manifest.canvas)
             clock.append(time.perf_counter())
             raw = self._run(slot, group.sizes(batch), score_threshold, address)
@@ -185,29 +186,15 @@ class TensorRTBackend:
             )
         return max(fit)
 
-    def _create_slot(self) -> Slot:
-        context = self._engine.create_context()
-        own = self._stream is None
-        stream = self._cuda.create_stream() if own else self._stream
-        assert stream is not None
-        inputs = {name: Tensor(self._cuda, dtype) for name, (dtype, _) in INPUTS.items()}
-        outputs = {name: Tensor(self._cuda, dtype) for name, (dtype, _) in OUTPUTS.items()}
-
-        def close() -> None:
-            self._cuda.select()
-            for tensor in (*inputs.values(), *outputs.values()):
-                tensor.close()
-            if own:
-                self._cuda.destroy_stream(stream)
-
-        return Slot(context, stream, inputs, outputs, close=close)
-
-    def _reserve(self, slot: Slot, shape: tuple[int, ...]) -> None:
-        slot.inputs["images"].reserve(shape)
-        slot.inputs["image_sizes"].reserve((shape[0], 2))
-        slot.inputs["score_threshold"].reserve(())
-        for name, wanted in output_shapes(self.manifest, shape[0]).items():
-            slot.outputs[name].reserve(wanted)
+    def _profile_for(self, shape: tuple[int, ...]) -> int:
+        profile = self.about.profile_for(*shape[:3])
+        if profile is None:
+            batches = " or ".join(f"{p.batch[0]} to {p.batch[2]}" for p in self.about.profiles)
+            raise ValueError(
+                f"{self._path}: expected {batches} pictures of {shape[1]}x{shape[2]} at a time, "
+                f"which it was built for, got {shape[0]}; build an engine whose profiles have it"
+            )
+        return profile
 
     def _run(
         self,
@@ -218,18 +205,17 @@ class TensorRTBackend:
     ) -> RawDetections:
         """Run the engine on the images of a slot, or on those at an address."""
         shape = slot.inputs["images"].host.shape
+        profile = self._profile_for(shape)
         threshold = self.manifest.score_threshold if score_threshold is None else score_threshold
         slot.inputs["image_sizes"].host[:] = sizes
         slot.inputs["score_threshold"].host[...] = threshold
         slot.inputs["image_sizes"].upload(slot.stream)
         slot.inputs["score_threshold"].upload(slot.stream)
-        addresses = {
-            name: tensor.device for name, tensor in (slot.inputs | slot.outputs).items()
-        }
+        addresses = {name: tensor.device for name, tensor in (slot.inputs | slot.outputs).items()}
         if images is not None:
             addresses["images"] = images
         try:
-            self._engine.execute(slot, self.about.profile_for(*shape[:3]), shape, addresses)
+            self._engine.execute(slot, profile, shape, addresses)
             for tensor in slot.outputs.values():
                 tensor.download(slot.stream)
             self._cuda.synchronize(slot.stream)

@@ -9,33 +9,10 @@ import numpy as np
 
 from ..engine_file import EngineFile
 from ..errors import BackendUnavailableError, InferenceError, ModelFormatError
-from ..manifest import Manifest
 from .tensorrt_library import TensorRT
-from .tensorrt_slots import Slot
+from .tensorrt_slots import INPUTS, OUTPUTS, Slot
 
-INPUTS: dict[str, tuple[Any, int]] = {  # type, dimensions
-    "images": (np.uint8, 4),
-    "image_sizes": (np.int32, 2),
-    "score_threshold": (np.float32, 0),
-}
-OUTPUTS: dict[str, tuple[Any, int]] = {
-    "num_detections": (np.int32, 1),
-    "boxes": (np.float32, 3),
-    "scores": (np.float32, 2),
-    "classes": (np.int32, 2),
-}
 TYPES = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32}  # TensorRT's names
-
-
-def output_shapes(manifest: Manifest, batch: int) -> dict[str, tuple[int, ...]]:
-    """Of each output for a batch."""
-    rows = manifest.detections
-    return {
-        "num_detections": (batch,),
-        "boxes": (batch, rows, 4),
-        "scores": (batch, rows),
-        "classes": (batch, rows),
-    }
 
 
 class LoadedEngine:
@@ -60,7 +37,7 @@ class LoadedEngine:
     def execute(
         self,
         slot: Slot,
-        profile: int | None,
+        profile: int,
         shape: tuple[int, ...],
         addresses: dict[str, int],
     ) -> None:
@@ -74,8 +51,6 @@ class LoadedEngine:
             InferenceError: TensorRT refuses.
         """
         context = slot.context
-        if profile is None:
-            raise InferenceError("no profile of the engine takes that batch")
         if profile != slot.profile:
             self._check(context.set_optimization_profile_async(profile, slot.stream))
             slot.profile = profile

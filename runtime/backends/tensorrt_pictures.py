@@ -17,6 +17,8 @@ from .cuda_runtime import Cuda
 from .native_images import check_device
 from .tensorrt_slots import Slot
 
+ALIGNMENT = 256  # bytes; of what TensorRT reads
+
 
 @dataclass
 class Group:
@@ -100,7 +102,8 @@ def place_group(group: Group, slot: Slot, cuda: Cuda, rule: CanvasRule) -> int |
 def _own_canvas(picture: Pixels | DevicePicture, canvas: tuple[int, int]) -> int | None:
     if not isinstance(picture, DevicePicture) or picture.shape[:2] != canvas:
         return None
-    return picture.pointer if picture.pitch == 3 * canvas[1] else None
+    is_plain = picture.pitch == 3 * canvas[1] and picture.pointer % ALIGNMENT == 0
+    return picture.pointer if is_plain else None
 
 
 def _on_host(picture: Pixels | DevicePicture, cuda: Cuda, stream: int) -> Pixels:

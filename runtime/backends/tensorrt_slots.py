@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,18 @@ import numpy.typing as npt
 
 from ..errors import InferenceError
 from .cuda_runtime import Cuda
+
+INPUTS: dict[str, tuple[Any, int]] = {  # type, dimensions
+    "images": (np.uint8, 4),
+    "image_sizes": (np.int32, 2),
+    "score_threshold": (np.float32, 0),
+}
+OUTPUTS: dict[str, tuple[Any, int]] = {
+    "num_detections": (np.int32, 1),
+    "boxes": (np.float32, 3),
+    "scores": (np.float32, 2),
+    "classes": (np.int32, 2),
+}
 
 
 class Tensor:
@@ -64,8 +76,36 @@ class Slot:
     stream: int
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    close: Callable[[], None]
     profile: int = 0  # that the context is set to
-    close: Callable[[], None] = field(default=lambda: None)
+
+    def reserve(self, shape: tuple[int, ...], rows: int) -> None:
+        """Make room for images of a shape (B, H, W, 3) and `rows` detections of each."""
+        batch = shape[0]
+        self.inputs["images"].reserve(shape)
+        self.inputs["image_sizes"].reserve((batch, 2))
+        self.inputs["score_threshold"].reserve(())
+        self.outputs["num_detections"].reserve((batch,))
+        self.outputs["boxes"].reserve((batch, rows, 4))
+        self.outputs["scores"].reserve((batch, rows))
+        self.outputs["classes"].reserve((batch, rows))
+
+
+def create_slot(create_context: Callable[[], Any], cuda: Cuda, stream: int | None) -> Slot:
+    """A slot on a stream, or on one of its own."""
+    context = create_context()
+    used = cuda.create_stream() if stream is None else stream
+    inputs = {name: Tensor(cuda, dtype) for name, (dtype, _) in INPUTS.items()}
+    outputs = {name: Tensor(cuda, dtype) for name, (dtype, _) in OUTPUTS.items()}
+
+    def close() -> None:
+        cuda.select()
+        for tensor in (*inputs.values(), *outputs.values()):
+            tensor.close()
+        if stream is None:
+            cuda.destroy_stream(used)
+
+    return Slot(context, used, inputs, outputs, close)
 
 
 class Slots:
