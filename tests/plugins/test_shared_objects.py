@@ -36,7 +36,7 @@ def test_libcn2_shows_the_headers_functions_alone() -> None:
 
 
 def test_the_operators_library_shows_its_entries_alone() -> None:
-    shown = {"RegisterCustomOps", "cn2_operators_version"}
+    shown = {"RegisterCustomOps", "cn2_operators_version", "cn2_operators_run_on_cuda"}
     assert shown_symbols(built_library("cn2_ort_ops")) == shown
 
 

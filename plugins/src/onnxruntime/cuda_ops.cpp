@@ -95,6 +95,8 @@ struct Detections {
 
 }  // namespace
 
+const bool kHaveCudaOperators = true;
+
 std::vector<const OrtCustomOp*> cuda_operators() {
   static const Operator<
       PyramidRoIAlign<Pooling<FeatureType::kFloat32, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT>>>

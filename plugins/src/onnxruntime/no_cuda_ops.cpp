@@ -3,6 +3,8 @@
 
 namespace cn2 {
 
+const bool kHaveCudaOperators = false;
+
 std::vector<const OrtCustomOp*> cuda_operators() {
   return {};
 }

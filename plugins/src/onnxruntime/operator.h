@@ -90,6 +90,7 @@ const OrtCustomOp& detection_nms_operator();
 const OrtCustomOp& half_pyramid_roi_align_operator();  // features in half precision
 
 // Those for the CUDA provider; none where nvcc was not there.
+extern const bool kHaveCudaOperators;
 std::vector<const OrtCustomOp*> cuda_operators();
 
 }  // namespace cn2

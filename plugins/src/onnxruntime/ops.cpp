@@ -49,6 +49,10 @@ OrtCustomOpDomain* find_domain(const OrtApi& api) {
 
 }  // namespace
 
+bool have_cuda_operators() noexcept {
+  return kHaveCudaOperators;
+}
+
 OrtStatus* register_ops(const OrtApi* api, OrtSessionOptions* options) noexcept {
   return catch_all(*api, "cn2", [&] {
     throw_failure(*api, api->AddCustomOpDomain(options, find_domain(*api)));
