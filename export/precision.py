@@ -110,8 +110,8 @@ def _require_range(model: nn.Module) -> None:
 def _lower(module: nn.Module) -> None:
     """Make parameters half, in place; norms stay in fp32, and so do weights of a fusion.
 
-    A fusion's weights are sums of quotients of few numbers; torch rounds the result to the features'
-    type when it multiplies them.
+    What a fusion multiplies its inputs with is computed from its weights, and rounded by torch when
+    it meets the features.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):

@@ -24,10 +24,8 @@ from cn2.runtime.manifest import manifest_from_metadata
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 PEAKS = "peaks"  # the copy's own output: the largest magnitude of every rounded value
 # These give numbers that they were given, or 0: nothing to round.
-MOVES = frozenset(
-    "Concat Expand Flatten Gather Identity MaxPool Relu Reshape Slice Split Squeeze Transpose "
-    "Unsqueeze".split()
-)
+MOVES = {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Relu", "Reshape"}
+MOVES |= {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 
 
 class EmulatedBackend:
@@ -64,7 +62,7 @@ class EmulatedBackend:
         if score_threshold is not None:
             feeds["score_threshold"] = np.array(score_threshold, dtype=np.float32)
         *found, peaks = self._session.run([*OUTPUTS, PEAKS], feeds)
-        self.peaks = np.fmax(self.peaks, peaks)
+        self.peaks = np.maximum(self.peaks, peaks)
         return RawDetections(*found)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from .backends.onnx_header import TornError, read_metadata
 from .doctor import backends_for, backends_text, fused_operators, operators_text
 from .errors import ModelFormatError
-from .manifest import manifest_from_metadata
+from .manifest import Manifest, manifest_from_metadata
 from .onnx_summary import summarize_onnx
 from .reports import TEXT_WIDTH
 
@@ -52,7 +52,18 @@ def _inspect_onnx(path: Path) -> dict[str, Any]:
     except (TornError, ValueError, StopIteration) as error:
         raise ModelFormatError(f"{path}: its graph cannot be read ({error})") from error
     found = {"manifest": asdict(manifest), "graph": asdict(graph)}
-    return found | ({"fused_operators": fused_operators()} if manifest.ops == "fused" else {})
+    return found | ({"fused_operators": _kernels_for(manifest)} if manifest.ops == "fused" else {})
+
+
+def _kernels_for(manifest: Manifest) -> dict[str, Any]:
+    """Whether ONNX Runtime runs a file's fused operators by our kernels here."""
+    if manifest.precision == "fp32":
+        return fused_operators()
+    return {
+        "works": False,
+        "reason": "the CPU's kernels take fp32 features",
+        "fix": "cn2 build makes an engine, whose kernels take fp16",
+    }
 
 
 def _inspect_checkpoint(path: Path) -> dict[str, Any]:
