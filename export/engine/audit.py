@@ -148,8 +148,7 @@ def _is_border(trt: Any, network: Network, layer: Any) -> bool:
     kinds = trt.LayerType
     features = ("PyramidRoIAlign", "DeformConv")
     return (
-        layer.type
-        in (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY, kinds.SHAPE)
+        layer.type in (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY, kinds.SHAPE)
         or network.plugins.get(layer.name) in features
     )
 
@@ -171,6 +170,9 @@ def require_precision(audit: Audit, precision: str, source: str) -> None:
 
 def _largest(work: Sequence[Work]) -> str:
     others = sorted(
-        (entry for entry in work if entry.precision != "fp16"), key=lambda entry: -entry.multiply_adds
+        (entry for entry in work if entry.precision != "fp16"),
+        key=lambda entry: -entry.multiply_adds,
     )
-    return ", ".join(f"{entry.layer} ({entry.multiply_adds / 1e6:.0f} M)" for entry in others[:SHOWN])
+    return ", ".join(
+        f"{entry.layer} ({entry.multiply_adds / 1e6:.0f} M)" for entry in others[:SHOWN]
+    )

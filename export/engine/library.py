@@ -76,10 +76,10 @@ def open_library(runtime: EngineRuntime) -> Library:
         raise BackendUnavailableError(f"{runtime}: expected version {known}, got {version}")
     logger = make_logger(module)
     if not module.get_plugin_registry().load_library(str(plugins)):
-        raise PluginError(f"{plugins}: {runtime} {version} does not load it; run `make native` again")
-    return Library(
-        runtime=runtime, module=module, version=version, logger=logger, plugins=plugins
-    )
+        raise PluginError(
+            f"{plugins}: {runtime} {version} does not load it; run `make native` again"
+        )
+    return Library(runtime=runtime, module=module, version=version, logger=logger, plugins=plugins)
 
 
 def _import(runtime: EngineRuntime) -> Any:
