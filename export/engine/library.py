@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cn2.export.rtx_library import open_rtx
+from cn2.export.rtx_library import load_plugins, open_rtx
 from cn2.plugins import trt_plugins_path
 from cn2.runtime.engine_file import EngineRuntime
 from cn2.runtime.errors import BackendUnavailableError, PluginError
@@ -66,8 +66,8 @@ def open_library(runtime: EngineRuntime) -> Library:
     plugins = trt_plugins_path()
     if plugins is None:
         raise PluginError(
-            f"{PLUGIN_LIBRARY}: not here, and engines need its operators; build it with "
-            f"`make native`, which needs CUDA's nvcc"
+            f"{PLUGIN_LIBRARY}: expected it beside libcn2, found none, and engines need its "
+            f"operators; run `make native` where CUDA's nvcc is"
         )
     module = _import(runtime)
     version = str(module.__version__)
@@ -75,10 +75,7 @@ def open_library(runtime: EngineRuntime) -> Library:
         known = " or ".join(f"{major}.x" for major in MAJORS[runtime])
         raise BackendUnavailableError(f"{runtime}: expected version {known}, got {version}")
     logger = make_logger(module)
-    if not module.get_plugin_registry().load_library(str(plugins)):
-        raise PluginError(
-            f"{plugins}: {runtime} {version} does not load it; run `make native` again"
-        )
+    load_plugins(module)
     return Library(runtime=runtime, module=module, version=version, logger=logger, plugins=plugins)
 
 
