@@ -57,7 +57,7 @@ class FusedOperators:
             "ProposalNMS",
             {"boxes": boxes, "scores": scores},
             {"kept_boxes": FLOAT, "kept_scores": FLOAT},
-            _suppression_attributes("proposals", k, iou_threshold),
+            [*_suppression_attributes("proposals", k, iou_threshold), _classed(False)],
             body,
         )
         return outputs
@@ -84,7 +84,7 @@ class FusedOperators:
             "ProposalNMS",
             {"boxes": boxes, "scores": scores, "classes": labels},
             {"kept_boxes": FLOAT, "kept_scores": FLOAT, "kept_classes": INT32},
-            _suppression_attributes("proposals", detections, iou_threshold),
+            [*_suppression_attributes("proposals", detections, iou_threshold), _classed(True)],
             body,
         )
         return suppression.count_found(best[1]), *best
@@ -192,3 +192,8 @@ def _function_of(method: Callable[..., Any]) -> Callable[..., Any]:
 def _suppression_attributes(name: str, count: int, iou_threshold: float) -> list[ir.Attr]:
     threshold = suppression.largest_float32(iou_threshold)
     return [ir.AttrInt64(name, count), ir.AttrFloat32("iou_threshold", threshold)]
+
+
+def _classed(classed: bool) -> ir.Attr:
+    """Tells a plugin, which sees only a node's attributes, whether classes go in and out."""
+    return ir.AttrInt64("classed", int(classed))

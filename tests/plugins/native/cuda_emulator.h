@@ -43,6 +43,8 @@ enum cudaError_t {
 
 struct emulated_stream;
 using cudaStream_t = emulated_stream*;
+struct emulated_event;
+using cudaEvent_t = emulated_event*;
 
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
