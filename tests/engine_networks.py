@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cn2.export.engine.library import Library, make_logger
+from cn2.export.engine.library import Library
 from cn2.export.engine.model import EngineModel
 from cn2.export.engine.network import Network, parse_network
+from cn2.runtime.backends.tensorrt_library import open_tensorrt
 from cn2.runtime.engine_file import EngineProfile
 from fake_backend import make_manifest
 from native_libraries import missing
@@ -26,16 +27,11 @@ HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 def rtx_without_plugins() -> Library:
     """TensorRT-RTX as it is; where it is not installed a skip, in CI a failure."""
     try:
-        import tensorrt_rtx
+        import tensorrt_rtx  # noqa: F401
     except ImportError:
         missing("tensorrt_rtx: not installed; pip install 'cn2[tensorrt-rtx]'")
-    return Library(
-        runtime="tensorrt-rtx",
-        module=tensorrt_rtx,
-        version=tensorrt_rtx.__version__,
-        logger=make_logger(tensorrt_rtx),
-        plugins=Path("none"),
-    )
+    opened = open_tensorrt("tensorrt-rtx")
+    return Library(runtime="tensorrt-rtx", opened=opened, plugins=Path("none"))
 
 
 def small_model(

@@ -21,7 +21,7 @@ from .gpu import Gpu, current_gpu
 from .inspector import audit_engine, require_built_precision
 from .library import Library
 from .model import EngineModel
-from .network import Network, check_turing, one_line, parse_network
+from .network import Network, check_turing, parse_network
 from .options import BuildOptions, check_targets
 from .progress import Phases, Stopped, make_monitor
 from .timing_cache import load_timing_cache, save_timing_cache
@@ -162,15 +162,13 @@ def _build_plan(
     config.progress_monitor = monitor
     if timing_cache is not None:
         load_timing_cache(config, timing_cache)
-    library.logger.errors.clear()
     _check(stop)
     plan = network.builder.build_serialized_network(network.definition, config)
     _check(stop)
     if plan is None:
-        errors = library.logger.errors
         raise BuildError(
             f"{source}: {library.runtime} {library.version} cannot build it: "
-            f"{one_line(errors[-1] if errors else '')}"
+            f"{library.opened.take_error()}"
         )
     if timing_cache is not None:
         save_timing_cache(config, timing_cache)

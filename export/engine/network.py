@@ -35,9 +35,9 @@ def parse_network(library: Library, model: EngineModel, source: str) -> Network:
         BuildError: the parser refuses the file, or took another implementation than our plugin.
     """
     trt = library.module
-    builder = trt.Builder(library.logger)
+    builder = trt.Builder(library.opened.log)
     definition = builder.create_network(_strongly_typed(trt))
-    parser = trt.OnnxParser(definition, library.logger)
+    parser = trt.OnnxParser(definition, library.opened.log)
     if not parser.parse(model.onnx):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise BuildError(

@@ -26,7 +26,7 @@ class Phases(Protocol):
 def make_monitor(trt: Any, phases: Phases, stop: threading.Event) -> Any:
     """TensorRT's progress monitor; the build ends soon after `stop` is set, without an engine."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

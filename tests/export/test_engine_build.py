@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from copy import copy
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -116,9 +117,11 @@ def test_another_file_version_or_plugin_is_another_engine(
     options = BuildOptions(runtime="tensorrt-rtx", profile=about.profiles[0], targets=about.targets)
     key = engine_key(rtx, model, options, None)
     assert current_engine(path, key) == about
+    newer = copy(rtx.opened)
+    newer.version = "1.7.1.117"
     others = [
         engine_key(rtx, replace(model, sha256="0" * 64), options, None),
-        engine_key(replace(rtx, version="1.7.1.117"), model, options, None),
+        engine_key(replace(rtx, opened=newer), model, options, None),
         engine_key(replace(rtx, plugins=path), model, options, None),
         engine_key(rtx, model, replace(options, targets=("sm_86", "sm_89")), None),
         engine_key(rtx, model, replace(options, tf32=True), None),
