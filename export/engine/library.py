@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cn2.export.rtx_library import load_plugins, open_rtx
 from cn2.plugins import trt_plugins_path
 from cn2.runtime.backends.tensorrt_library import MODULES, TensorRT, open_tensorrt
 from cn2.runtime.engine_file import EngineRuntime
 from cn2.runtime.errors import BackendUnavailableError, PluginError
+
+from ..rtx_library import load_plugins, open_rtx
 
 MAJORS: dict[EngineRuntime, tuple[str, ...]] = {"tensorrt": ("10", "11"), "tensorrt-rtx": ("1",)}
 PLUGIN_LIBRARY = "libcn2_trt_plugins.so"
