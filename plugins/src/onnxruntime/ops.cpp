@@ -24,8 +24,11 @@ Domains& domains() {
 OrtCustomOpDomain* make_domain(const OrtApi& api) {
   OrtCustomOpDomain* domain = nullptr;
   throw_failure(api, api.CreateCustomOpDomain("cn2", &domain));
-  for (const OrtCustomOp* op :
-       {&pyramid_roi_align_operator(), &proposal_nms_operator(), &detection_nms_operator()}) {
+  std::vector<const OrtCustomOp*> operators = cuda_operators();
+  operators.insert(operators.end(),
+                   {&pyramid_roi_align_operator(), &half_pyramid_roi_align_operator(),
+                    &proposal_nms_operator(), &detection_nms_operator()});
+  for (const OrtCustomOp* op : operators) {
     if (OrtStatus* failure = api.CustomOpDomain_Add(domain, op)) {
       api.ReleaseCustomOpDomain(domain);
       throw_failure(api, failure);

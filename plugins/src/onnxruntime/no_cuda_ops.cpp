@@ -1,0 +1,10 @@
+// In place of cuda_ops.cpp where there is no nvcc.
+#include "operator.h"
+
+namespace cn2 {
+
+std::vector<const OrtCustomOp*> cuda_operators() {
+  return {};
+}
+
+}  // namespace cn2
