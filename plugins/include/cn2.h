@@ -220,9 +220,12 @@ typedef struct cn2_detection {
 typedef struct cn2_detect_options {
   uint32_t struct_size;
   float score_threshold; /* keep detections above it; below 0: the model's own */
+  void *cuda_stream;     /* a CUstream or cudaStream_t of the model's device on which the pictures
+                            become ready: the model runs after what is on it (an engine: on it).
+                            null: they are ready now. CUDA's default stream is (void *)1 here. */
 } cn2_detect_options;
 
-#define CN2_DETECT_OPTIONS_INIT {sizeof(cn2_detect_options), -1.0f}
+#define CN2_DETECT_OPTIONS_INIT {sizeof(cn2_detect_options), -1.0f, NULL}
 
 /* Find the objects in pictures.
  *   images       `image_count` pictures of any sizes and formats; a picture's result does not
@@ -246,9 +249,12 @@ typedef struct cn2_timings {
   float preprocess_ms;  /* formats, resize, canvas */
   float inference_ms;   /* inside the runtime */
   float postprocess_ms; /* boxes to the pictures' own pixels */
+  float device_preprocess_ms; /* by the CUDA device's clock, of engines alone: until the canvases
+                                 are in its memory, copied or made there from pictures in it, */
+  float device_inference_ms;  /* and from then on until the results are on the host */
 } cn2_timings;
 
-#define CN2_TIMINGS_INIT {sizeof(cn2_timings), 0.0f, 0.0f, 0.0f}
+#define CN2_TIMINGS_INIT {sizeof(cn2_timings), 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}
 
 /* Where the time of the context's last cn2_detect or cn2_infer went, all its pictures together;
  * zeros before the first. */
