@@ -39,6 +39,8 @@ Driver load_driver() {
   find(library, "cuMemFreeHost", driver.free_host);
   find(library, "cuMemcpyHtoDAsync_v2", driver.upload);
   find(library, "cuMemcpyDtoHAsync_v2", driver.download);
+  find(library, "cuMemsetD8Async", driver.set);
+  find(library, "cuPointerGetAttribute", driver.get_attribute);
   find(library, "cuStreamCreate", driver.create_stream);
   find(library, "cuStreamDestroy_v2", driver.destroy_stream);
   find(library, "cuStreamSynchronize", driver.synchronize);

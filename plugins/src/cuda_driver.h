@@ -22,6 +22,7 @@ using Handle = void*;                // of a context, stream, event or graph
 constexpr Result kOutOfMemory = 2;
 constexpr unsigned kHostMemory = 1;
 constexpr unsigned kDeviceMemory = 2;
+constexpr int kDeviceOfPointer = 9;  // CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 constexpr unsigned kNonBlockingStream = 1;
 constexpr unsigned kCaptureOfThread = 1;  // other threads may allocate meanwhile
 
@@ -57,6 +58,8 @@ struct Driver {
   Result (*allocate_host)(void**, size_t, unsigned);
   Result (*free_host)(void*);
   Result (*upload)(Pointer, const void*, size_t, Handle stream);
+  Result (*set)(Pointer, unsigned char, size_t, Handle stream);
+  Result (*get_attribute)(void* value, int attribute, Pointer);
   Result (*download)(void*, Pointer, size_t, Handle stream);
   Result (*create_stream)(Handle*, unsigned);
   Result (*destroy_stream)(Handle);

@@ -81,7 +81,12 @@ TensorrtLibrary load_tensorrt(const std::string& path, const EngineSidecar& side
   const std::vector<std::string> all = places(path, sidecar);
   for (const std::string& place : all) {
     if (void* handle = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-      return ask(handle, place);
+      const TensorrtLibrary found = ask(handle, place);
+      if (found.is_rtx != sidecar.is_rtx) {
+        fail(CN2_UNAVAILABLE, place, ": expected ", sidecar.is_rtx ? "TensorRT-RTX" : "TensorRT",
+             ", which built this engine, got ", name_of(found));
+      }
+      return found;
     }
     const char* reason = dlerror();
     log(CN2_LOG_DEBUG, text("TensorRT: not at ", place, " (", reason == nullptr ? "" : reason, ")"));
