@@ -100,10 +100,11 @@ typedef struct cn2_model cn2_model;
 typedef struct cn2_model_options {
   uint32_t struct_size;
   int32_t threads;          /* CPU threads of one call, at most 1024; 0: one per core */
-  const char *device;       /* "cpu", "cuda", "cuda:1"; null: "cpu" */
-  const char *runtime_path; /* the ONNX Runtime library to load; null: $CN2_ONNXRUNTIME, one that
-                               the process has loaded, the Python package's beside libcn2, the
-                               system's */
+  const char *device;       /* "cpu", "cuda", "cuda:1"; null: "cpu", and "cuda" for an engine,
+                               which runs nowhere else */
+  const char *runtime_path; /* the library of ONNX Runtime, or of TensorRT for an engine, to load;
+                               null: $CN2_ONNXRUNTIME or $CN2_TENSORRT, one that the process has
+                               loaded, the Python package's beside libcn2, the system's */
   int32_t standard_ops;     /* not 0: do not use the kernels of this library (docs/operators.md) */
 } cn2_model_options;
 
@@ -174,7 +175,8 @@ enum {
                     range, as OpenCV's COLOR_YUV2RGB_NV12; width and height are even */
 };
 
-enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized on the host for now */
+enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized there where an engine
+                                        runs and libcn2_cuda is beside libcn2, else on the host */
 
 typedef struct cn2_image {
   uint32_t struct_size;

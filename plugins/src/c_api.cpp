@@ -260,12 +260,9 @@ cn2_status cn2_context_get_timings(const cn2_context* context, cn2_timings* timi
   return guard([&] {
     check_pointer(context, "context");
     const cn2::Timings& measured = context->context.timings();
-    const cn2_timings result = {sizeof(cn2_timings),
-                                measured.preprocess_ms,
-                                measured.inference_ms,
-                                measured.postprocess_ms,
-                                measured.device_preprocess_ms,
-                                measured.device_inference_ms};
+    const cn2_timings result = {sizeof(cn2_timings),           measured.preprocess_ms,
+                                measured.inference_ms,         measured.postprocess_ms,
+                                measured.device_preprocess_ms, measured.device_inference_ms};
     cn2::write_struct(result, timings, {"timings"});
   });
 }

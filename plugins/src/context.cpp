@@ -128,12 +128,15 @@ void Context::plan(const ImageList& images) {
   placed_.clear();
   const CanvasRule& rule = model_->manifest.canvas;
   for (size_t index = 0; index < images.size(); ++index) {
-    const Pixels pixels =
-        check_image(images.at(index), {"images", static_cast<std::ptrdiff_t>(index)});
+    const Name name = {"images", static_cast<std::ptrdiff_t>(index)};
+    const Pixels pixels = check_image(images.at(index), name);
     if (pixels.memory == CN2_CUDA && !model_->engine->cuda_device()) {
       fail(CN2_UNAVAILABLE, "images[", index,
            "]: expected host memory, as this model runs on the CPU (", model_->runtime,
            "), got CN2_CUDA; open the model with device \"cuda\"");
+    }
+    if (pixels.memory == CN2_CUDA && engine_run_->takes_device_pictures()) {
+      engine_run_->check_device_picture(pixels, name);
     }
     const Size resized = rule.resized_size(pixels.size);
     const Size canvas = rule.canvas_size(resized);
@@ -202,8 +205,7 @@ void Context::fill(Group& group, size_t slot) {
   for (size_t i = 0; i < group.count; ++i) {
     group.pixels.push_back(group.pictures[i].pixels);
   }
-  group.input.pictures = {group.pixels.data(), group.count,
-                          model_->manifest.canvas.interpolation};
+  group.input.pictures = {group.pixels.data(), group.count, model_->manifest.canvas.interpolation};
 }
 
 void Context::stack(Group& group, size_t slot) {

@@ -83,6 +83,12 @@ void probe(int device) {
   }
 }
 
+bool is_on_device(const void* pointer, int device) {
+  int found = -1;
+  const auto address = static_cast<Pointer>(reinterpret_cast<uintptr_t>(pointer));
+  return driver().get_attribute(&found, kDeviceOfPointer, address) == 0 && found == device;
+}
+
 PrimaryContext::PrimaryContext(int device) {
   check(driver().init(0), CN2_UNAVAILABLE, "cuInit");
   check(driver().get_device(&device_, device), CN2_UNAVAILABLE, "cuDeviceGet");

@@ -94,6 +94,9 @@ void check(Result result, cn2_status status, const Parts&... what) {
 // Throws Error (CN2_UNAVAILABLE) unless the driver starts and has this device.
 void probe(int device);
 
+// Whether a pointer is into the memory of this device; a context must be current.
+bool is_on_device(const void* pointer, int device);
+
 // A device's primary context, which ONNX Runtime and TensorRT use too; it stays while this lives.
 class PrimaryContext {
  public:

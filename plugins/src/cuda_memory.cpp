@@ -37,8 +37,7 @@ Pixels CudaCopier::to_host(const Pixels& picture, int device, void* stream) {
   host.data = host_.data();
   host.pitch = row;
   if (planar) {
-    copy_plane(picture.chroma, picture.chroma_pitch, row, rows / 2,
-               host_.data() + row * rows);
+    copy_plane(picture.chroma, picture.chroma_pitch, row, rows / 2, host_.data() + row * rows);
     host.chroma = host_.data() + row * rows;
     host.chroma_pitch = row;
   }

@@ -59,9 +59,10 @@ void CudaPreprocessor::run(const DevicePictures& pictures, const int32_t* sizes,
     cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR, "cuda_stream");
     workspace_.reserve(bytes);
   }
-  const int32_t result = module_.preprocess(
-      given_.data(), given_.size(), pictures.interpolation, canvas.height, canvas.width,
-      reinterpret_cast<void*>(static_cast<uintptr_t>(canvases)), workspace_.pointer(), bytes, stream);
+  const int32_t result =
+      module_.preprocess(given_.data(), given_.size(), pictures.interpolation, canvas.height,
+                         canvas.width, reinterpret_cast<void*>(static_cast<uintptr_t>(canvases)),
+                         workspace_.pointer(), bytes, stream);
   cuda::check(result, CN2_INFERENCE_ERROR, "pictures in CUDA memory cannot be resized");
 }
 

@@ -19,8 +19,8 @@ class CudaPreprocessor {
 
   // Write canvases [pictures.count, height, width, 3] at `canvases`, on the stream. The resized
   // sizes are [count, 2] height, width. Throws Error (CN2_OUT_OF_MEMORY, CN2_INFERENCE_ERROR).
-  void run(const DevicePictures& pictures, const int32_t* sizes, Size canvas, cuda::Pointer canvases,
-           cuda::Handle stream);
+  void run(const DevicePictures& pictures, const int32_t* sizes, Size canvas,
+           cuda::Pointer canvases, cuda::Handle stream);
 
  private:
   const cn2_cuda_module& module_;

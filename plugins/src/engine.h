@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "error.h"
 #include "manifest.h"
 #include "pixels.h"
 
@@ -21,7 +22,8 @@ struct DevicePictures {
 
 // One run's inputs; the caller has checked them against the manifest.
 struct EngineInput {
-  const uint8_t* canvases = nullptr;  // [batch, height, width, 3] RGB, host memory; null: `pictures`
+  const uint8_t* canvases =
+      nullptr;  // [batch, height, width, 3] RGB, host memory; null: `pictures`
   int32_t batch = 0;
   int32_t height = 0;
   int32_t width = 0;
@@ -56,6 +58,9 @@ class EngineRun {
 
   // Whether EngineInput::pictures may be given.
   virtual bool takes_device_pictures() const { return false; }
+
+  // Throws Error (CN2_INVALID_ARGUMENT), naming `what`: the picture is not in its device's memory.
+  virtual void check_device_picture(const Pixels& /*picture*/, Name /*what*/) const {}
 
   // All that `input` points to must stay until the run is finished.
   virtual void begin(size_t slot, const EngineInput& input) = 0;

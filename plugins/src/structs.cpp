@@ -37,8 +37,8 @@ constexpr size_t kDetectOptions[] = {CN2_END(cn2_detect_options, struct_size),
                                      CN2_END(cn2_detect_options, cuda_stream)};
 
 constexpr size_t kTimings[] = {
-    CN2_END(cn2_timings, struct_size), CN2_END(cn2_timings, preprocess_ms),
-    CN2_END(cn2_timings, inference_ms), CN2_END(cn2_timings, postprocess_ms),
+    CN2_END(cn2_timings, struct_size),          CN2_END(cn2_timings, preprocess_ms),
+    CN2_END(cn2_timings, inference_ms),         CN2_END(cn2_timings, postprocess_ms),
     CN2_END(cn2_timings, device_preprocess_ms), CN2_END(cn2_timings, device_inference_ms)};
 
 constexpr size_t kRawDetections[] = {

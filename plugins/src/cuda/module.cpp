@@ -34,7 +34,6 @@ constexpr cn2_cuda_module kModule = {CN2_CUDA_MODULE_VERSION, workspace_size, pr
 }  // namespace
 }  // namespace cn2
 
-extern "C" __attribute__((visibility("default"))) const cn2_cuda_module* cn2_cuda_module_get(
-    void) {
+extern "C" __attribute__((visibility("default"))) const cn2_cuda_module* cn2_cuda_module_get(void) {
   return &cn2::kModule;
 }

@@ -14,8 +14,8 @@ extern "C" {
 
 /* A picture in device memory, as CudaPicture of kernels/preprocess_cuda.h. */
 typedef struct cn2_cuda_picture {
-  const uint8_t *data;
-  const uint8_t *chroma;
+  const uint8_t* data;
+  const uint8_t* chroma;
   int64_t pitch;
   int64_t chroma_pitch;
   int32_t format;
@@ -27,18 +27,18 @@ typedef struct cn2_cuda_module {
   uint32_t version; /* CN2_CUDA_MODULE_VERSION */
 
   /* Bytes of device memory that `preprocess` needs for these pictures. */
-  size_t (*workspace_size)(const cn2_cuda_picture *pictures, size_t count, int32_t interpolation);
+  size_t (*workspace_size)(const cn2_cuda_picture* pictures, size_t count, int32_t interpolation);
 
   /* Resize pictures to the top left of canvases [count, height, width, 3] in device memory, on a
    * stream; the rest becomes 0. 0, or the number of a cudaError_t. */
-  int32_t (*preprocess)(const cn2_cuda_picture *pictures, size_t count, int32_t interpolation,
-                        int32_t height, int32_t width, void *canvases, void *workspace,
-                        size_t workspace_size, void *stream);
+  int32_t (*preprocess)(const cn2_cuda_picture* pictures, size_t count, int32_t interpolation,
+                        int32_t height, int32_t width, void* canvases, void* workspace,
+                        size_t workspace_size, void* stream);
 } cn2_cuda_module;
 
 /* The only symbol that the module shows. */
-const cn2_cuda_module *cn2_cuda_module_get(void);
-typedef const cn2_cuda_module *(*cn2_cuda_module_getter)(void);
+const cn2_cuda_module* cn2_cuda_module_get(void);
+typedef const cn2_cuda_module* (*cn2_cuda_module_getter)(void);
 
 #ifdef __cplusplus
 }

@@ -36,7 +36,8 @@ std::string find_plugins(const std::string& path, const Manifest& manifest) {
   }
   if (manifest.fused_ops) {
     fail(CN2_UNAVAILABLE, path, ": its fused operators need ", kPlugins, " beside libcn2 (",
-         found.native(), "), which is not there; build libcn2 where nvcc is, or export the model "
+         found.native(),
+         "), which is not there; build libcn2 where nvcc is, or export the model "
          "with --ops standard");
   }
   log(CN2_LOG_DEBUG, text(kPlugins, ": not beside libcn2"));
@@ -58,7 +59,8 @@ std::string type_name(int32_t type) {
 
 Port describe(const cn2_tensorrt_tensor& tensor) {
   const int32_t count = std::clamp(tensor.shape.count, 0, CN2_TENSORRT_MAX_DIMENSIONS);
-  return {tensor.name, type_name(tensor.type) + (tensor.on_device != 0 ? "" : " on the host"),
+  return {tensor.name,
+          type_name(tensor.type) + (tensor.on_device != 0 ? "" : " on the host"),
           {tensor.shape.sides, tensor.shape.sides + count}};
 }
 
@@ -102,7 +104,8 @@ class TensorrtEngine final : public Engine {
 
 int choose_device(const std::string& path, const EngineOptions& options) {
   if (options.device_given && !options.cuda_device) {
-    fail(CN2_UNAVAILABLE, path, ": an engine runs on a CUDA device, and device 'cpu' was asked "
+    fail(CN2_UNAVAILABLE, path,
+         ": an engine runs on a CUDA device, and device 'cpu' was asked "
          "for; open the .onnx file");
   }
   return options.cuda_device.value_or(0);
@@ -111,8 +114,7 @@ int choose_device(const std::string& path, const EngineOptions& options) {
 void deserialize(TensorrtShared& shared, const TensorrtLibrary& library) {
   const std::string plugins = find_plugins(shared.path, shared.manifest);
   const MappedFile plan(shared.path);
-  const cn2_tensorrt_request request = {library.handle,
-                                        plugins.empty() ? nullptr : plugins.c_str(),
+  const cn2_tensorrt_request request = {library.handle, plugins.empty() ? nullptr : plugins.c_str(),
                                         plan.bytes().data(), plan.bytes().size(), write_log};
   cn2_tensorrt_why why{};
   shared.engine = shared.module.open(&request, &why);
@@ -131,8 +133,7 @@ std::unique_ptr<Engine> open_tensorrt_engine(const std::string& path, const Mani
   cuda::probe(device);  // without a driver some versions return objects that are none
   const TensorrtLibrary library = load_tensorrt(options.runtime_path, sidecar);
   const cn2_tensorrt_module& module = load_tensorrt_module(library);
-  auto shared =
-      std::make_unique<TensorrtShared>(path, name_of(library), manifest, device, module);
+  auto shared = std::make_unique<TensorrtShared>(path, name_of(library), manifest, device, module);
   const cuda::Current current(shared->context);
   deserialize(*shared, library);
   shared->takes_threshold = check_graph(*shared);

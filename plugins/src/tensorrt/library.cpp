@@ -89,7 +89,8 @@ TensorrtLibrary load_tensorrt(const std::string& path, const EngineSidecar& side
       return found;
     }
     const char* reason = dlerror();
-    log(CN2_LOG_DEBUG, text("TensorRT: not at ", place, " (", reason == nullptr ? "" : reason, ")"));
+    log(CN2_LOG_DEBUG,
+        text("TensorRT: not at ", place, " (", reason == nullptr ? "" : reason, ")"));
     tried += text(tried.empty() ? "" : ", ", place);
     if (all.size() == 1) {
       tried += text(" (", reason == nullptr ? "" : shorten(reason), ")");
@@ -97,8 +98,7 @@ TensorrtLibrary load_tensorrt(const std::string& path, const EngineSidecar& side
   }
   fail(CN2_UNAVAILABLE, sidecar.is_rtx ? "TensorRT-RTX" : "TensorRT",
        ": expected its library at one of: ", tried, "; pip install ",
-       sidecar.is_rtx ? "tensorrt-rtx-cu13" : "tensorrt-cu13",
-       ", or set CN2_TENSORRT to its path");
+       sidecar.is_rtx ? "tensorrt-rtx-cu13" : "tensorrt-cu13", ", or set CN2_TENSORRT to its path");
 }
 
 const cn2_tensorrt_module& load_tensorrt_module(const TensorrtLibrary& library) {
@@ -108,11 +108,11 @@ const cn2_tensorrt_module& load_tensorrt_module(const TensorrtLibrary& library) 
   if (handle == nullptr) {
     const char* reason = dlerror();
     fail(CN2_UNAVAILABLE, name_of(library), ": expected ", file, " beside libcn2, which runs it (",
-         reason == nullptr ? "" : shorten(reason),
-         "); build libcn2 with the headers of TensorRT ", library.abi);
+         reason == nullptr ? "" : shorten(reason), "); build libcn2 with the headers of TensorRT ",
+         library.abi);
   }
-  const auto get = reinterpret_cast<cn2_tensorrt_module_getter>(
-      dlsym(handle, "cn2_tensorrt_module_get"));
+  const auto get =
+      reinterpret_cast<cn2_tensorrt_module_getter>(dlsym(handle, "cn2_tensorrt_module_get"));
   const cn2_tensorrt_module* module = get == nullptr ? nullptr : get();
   if (module == nullptr || module->version != CN2_TENSORRT_MODULE_VERSION ||
       module->abi != library.abi) {

@@ -34,8 +34,8 @@ using LibraryVersion = int32_t (*)();
 
 bool start_runtime(cn2_tensorrt_engine& made, const cn2_tensorrt_request& request,
                    cn2_tensorrt_why* why) {
-  const auto create = reinterpret_cast<CreateRuntime>(
-      dlsym(request.library, "createInferRuntime_INTERNAL"));
+  const auto create =
+      reinterpret_cast<CreateRuntime>(dlsym(request.library, "createInferRuntime_INTERNAL"));
   const auto version =
       reinterpret_cast<LibraryVersion>(dlsym(request.library, "getInferLibVersion"));
   if (create == nullptr || version == nullptr) {

@@ -39,6 +39,15 @@ uint8_t* TensorrtRun::canvas_memory(size_t slot, size_t bytes) {
   return work_->canvas_memory(slot, bytes);
 }
 
+void TensorrtRun::check_device_picture(const Pixels& picture, Name what) const {
+  const cuda::Current current(shared_.context);
+  for (const uint8_t* plane : {picture.data, picture.chroma}) {
+    if (plane != nullptr && !cuda::is_on_device(plane, shared_.device)) {
+      invalid(what, ": the pointer is not of cuda:", shared_.device, ", on which the model runs");
+    }
+  }
+}
+
 void TensorrtRun::begin(size_t slot, const EngineInput& input) {
   const cuda::Current current(shared_.context);
   work_->begin(slot, input);

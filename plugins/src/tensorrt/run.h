@@ -41,6 +41,7 @@ class TensorrtRun final : public EngineRun {
   size_t slots() const override;
   uint8_t* canvas_memory(size_t slot, size_t bytes) override;
   bool takes_device_pictures() const override { return shared_.kernels != nullptr; }
+  void check_device_picture(const Pixels& picture, Name what) const override;
   void begin(size_t slot, const EngineInput& input) override;
   EngineOutput finish(size_t slot) override;
   void abandon() noexcept override;

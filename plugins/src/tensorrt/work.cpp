@@ -76,9 +76,9 @@ void TensorrtWork::begin(size_t slot, const EngineInput& input) {
   fill(own, input, stream);
   record(own.filled);
   enqueue(stream);
-  cuda::check(cuda::driver().download(own.outputs.data(), outputs_.address(), layout_.bytes,
-                                      stream),
-              CN2_INFERENCE_ERROR, "results to the host");
+  cuda::check(
+      cuda::driver().download(own.outputs.data(), outputs_.address(), layout_.bytes, stream),
+      CN2_INFERENCE_ERROR, "results to the host");
   record(own.end);
 }
 
@@ -208,9 +208,9 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
               2 * sizeof(int32_t) * static_cast<size_t>(shape_.batch));
   const float threshold = input.score_threshold.value_or(shared_.manifest.score_threshold);
   std::memcpy(slot.small.data() + offset, &threshold, sizeof(threshold));
-  cuda::check(cuda::driver().upload(small_.address(), slot.small.data(), offset + sizeof(float),
-                                    stream),
-              CN2_INFERENCE_ERROR, "picture sizes to the device");
+  cuda::check(
+      cuda::driver().upload(small_.address(), slot.small.data(), offset + sizeof(float), stream),
+      CN2_INFERENCE_ERROR, "picture sizes to the device");
 }
 
 void TensorrtWork::fill_from_device(const EngineInput& input, cuda::Handle stream) {

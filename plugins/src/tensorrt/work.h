@@ -33,8 +33,8 @@ class TensorrtWork {
  private:
   // Results in device memory and on the host.
   struct Layout {
-    int32_t rows = 0;                  // D
-    std::array<size_t, 4> offsets{};   // of the outputs, in the contract's order
+    int32_t rows = 0;                 // D
+    std::array<size_t, 4> offsets{};  // of the outputs, in the contract's order
     size_t bytes = 0;
   };
 
@@ -71,12 +71,12 @@ class TensorrtWork {
   std::optional<CudaPreprocessor> preprocessor_;
   cuda::DeviceBuffer canvases_, small_, outputs_;  // small: picture sizes, threshold
 
-  Shape shape_{};                      // that the context is set to; batch 0: none
-  int32_t profile_ = 0;                // the one that a new context has
+  Shape shape_{};        // that the context is set to; batch 0: none
+  int32_t profile_ = 0;  // the one that a new context has
   Layout layout_{};
-  int64_t runs_ = 0;                   // of this shape
+  int64_t runs_ = 0;  // of this shape
   bool graphs_work_ = true;
-  cuda::Graph graph_;                  // of this shape; none before the second run
+  cuda::Graph graph_;  // of this shape; none before the second run
 };
 
 }  // namespace cn2
