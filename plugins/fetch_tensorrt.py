@@ -44,8 +44,8 @@ DROPPED = {
     ],
     "VExecutionContext": ["allInputShapesSpecified("],
 }
-# The same of the one interface that is a class of pure methods itself; what is left are as many as in
-# the table of TensorRT 11.4's and TensorRT-RTX 1.7's registry, in this order.
+# The same of the one interface that is a class of pure methods itself; what is left are as many as
+# in the table of TensorRT 11.4's and TensorRT-RTX 1.7's registry, in this order.
 REGISTRY = "NvInferRuntimeCommon.h"
 DROPPED_OF_REGISTRY = [
     r"\bregisterCreator\(\s*IPluginCreator&",

@@ -1,4 +1,4 @@
-"""libcn2 beside its modules, with TensorRT and NVIDIA's driver faked: what test_c_tensorrt_*.py run.
+"""libcn2 beside its modules, with TensorRT and NVIDIA's driver faked, for test_c_tensorrt*.py.
 
 Programs run in a process of their own: a driver, once loaded, stays.
 """
@@ -48,6 +48,8 @@ def show(found):
         print([round(float(s), 4) for s in one.scores], one.boxes.tolist(), one.class_ids.tolist())
 def calls():
     return cuda.fake_cuda_log().decode()
+said = []
+hear = LogCallback(lambda _, level, text: said.append((level, text.decode())))
 """
 
 

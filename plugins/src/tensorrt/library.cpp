@@ -13,7 +13,7 @@
 namespace cn2 {
 namespace {
 
-constexpr int32_t kRtxWithAbi11 = 10500;  // getInferLibVersion() of TensorRT-RTX 1.5.0
+constexpr int32_t kOldestRtx = 10500;  // getInferLibVersion() of 1.5.0; 1.4 has an interface of its own
 
 // The names of the library, the likeliest first.
 std::vector<std::string> names(const EngineSidecar& sidecar) {
@@ -62,12 +62,12 @@ TensorrtLibrary ask(void* handle, const std::string& place) {
   }
   const int32_t number = get_version();
   const int32_t major = number / 10000;
-  if (major == 1) {
-    const uint32_t abi = number >= kRtxWithAbi11 ? 11 : 10;
-    return {handle, version_text(number), place, true, abi};
+  if (major == 1 && number >= kOldestRtx) {
+    return {handle, version_text(number), place, true, 11};
   }
   if (major != 10 && major != 11) {
-    fail(CN2_UNAVAILABLE, place, ": expected TensorRT 10 or 11 or TensorRT-RTX 1, got version ",
+    fail(CN2_UNAVAILABLE, place,
+         ": expected TensorRT 10 or 11, or TensorRT-RTX 1.5 or a later 1, got version ",
          major == 0 ? text(number) : version_text(number),
          ", whose interface this libcn2 does not know; take one of these, or upgrade libcn2");
   }

@@ -1,9 +1,9 @@
-"""Write a C++ header with classes that have every virtual method of TensorRT's, and end the program.
+"""Write a C++ header: classes with every virtual method of TensorRT's, which end the program.
 
     unused_methods.py FOLDER_OF_HEADERS TARGET
 
-The tests' libnvinfer derives from them what libcn2 calls; so it has the order of methods of whichever
-headers it is compiled against.
+The tests' libnvinfer derives from them what libcn2 calls; so it has the order of methods of
+whichever headers it is compiled against.
 """
 
 from __future__ import annotations
