@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from . import pooling, suppression
-from .functions import DOMAIN, Call
+from .functions import DOMAIN, Call, type_of
 from .onnx import Value, ints, number, op
 from .standard import standard_translations
 
@@ -144,7 +144,7 @@ class FusedOperators:
         return self._call(
             "PyramidRoIAlign",
             {"rois": rois, **{f"features{n}": level for n, level in enumerate(features)}},
-            {"pooled": FLOAT},
+            {"pooled": type_of(features[0])},
             [
                 ir.AttrInt64s("strides", strides),
                 ir.AttrInt64("canonical_level", canonical_level),

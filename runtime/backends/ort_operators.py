@@ -37,7 +37,10 @@ def add_operators(
     Raises:
         BackendUnavailableError, ModelFormatError, PluginError: `wanted`, and it cannot be.
     """
-    if wanted is False or (wanted is None and (manifest.ops != "fused" or not on_cpu)):
+    if wanted is False:
+        return False
+    possible = manifest.ops == "fused" and manifest.precision == "fp32" and on_cpu
+    if wanted is None and not possible:
         return False
     try:
         return _add(options, manifest, path, on_cpu, required=wanted is True)
@@ -65,13 +68,18 @@ def check_possible(manifest: Manifest, path: Path, *, on_cpu: bool) -> None:
     """Raise unless kernels can run the operators of a file on a device.
 
     Raises:
-        ModelFormatError: it has no fused ones.
+        ModelFormatError: it has no fused ones, or they compute in fp16.
         BackendUnavailableError: the device is not the CPU.
     """
     if manifest.ops != "fused":
         raise ModelFormatError(
             f"{path}: expected fused operators, got {manifest.ops} ones; "
             f"export it with --ops fused, or open it without fused=True"
+        )
+    if on_cpu and manifest.precision == "fp16":
+        raise ModelFormatError(
+            f"{path}: expected fused operators in fp32, which the CPU has kernels for, got fp16; "
+            f"open it without fused=True"
         )
     if not on_cpu:
         raise BackendUnavailableError(

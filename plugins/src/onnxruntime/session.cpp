@@ -102,7 +102,8 @@ OrtParts::OrtParts(OrtLibrary loaded)
 }
 
 bool uses_kernels(const Manifest& manifest, const EngineOptions& options) {
-  return manifest.fused_ops && !options.standard_ops && !options.cuda_device;
+  const bool fused = manifest.fused_ops && manifest.precision == "fp32";  // the CPU's take no fp16
+  return fused && !options.standard_ops && !options.cuda_device;
 }
 
 OrtParts open_session(const std::string& path, const Manifest& manifest,
