@@ -87,6 +87,15 @@ def box_areas(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
+def paired_ious(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of each box (P, 4) with the one of its row: (P,) in [0, 1]."""
+    top_left = torch.maximum(first[:, :2], second[:, :2])
+    bottom_right = torch.minimum(first[:, 2:], second[:, 2:])
+    overlap = (bottom_right - top_left).clamp(min=0.0).prod(dim=1)
+    union = box_areas(first) + box_areas(second) - overlap
+    return torch.where(union > 0, overlap / union.clamp(min=1e-12), torch.zeros_like(union))
+
+
 def box_ious(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of every pair.
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class CascadeLosses:
     """Class and box losses of every cascade stage; each refines the boxes of the one before."""
 
-    def __init__(self, config: CascadeRCNNConfig, share: Callable[[int], float]) -> None:
+    def __init__(self, config: CascadeRCNNConfig, share: Callable[[float], float]) -> None:
         """Keep the settings; `share` turns a count into a divisor, see `DetectorLosses`."""
         self.config = config
         self.share = share

@@ -7,7 +7,44 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from .first_stage_config import (
+    AnchorConfig,
+    ATSSConfig,
+    CenterNetConfig,
+    ExtraPositivesConfig,
+    FirstStage,
+    GFLConfig,
+    ProposalFilter,
+    RetinaNetConfig,
+    RPNConfig,
+)
 from .strict import Strict
+
+__all__ = [
+    "ATSSConfig",
+    "AnchorConfig",
+    "Backbone",
+    "BiFPNConfig",
+    "CascadeRCNNConfig",
+    "CenterNetConfig",
+    "DLAConfig",
+    "DLAUpConfig",
+    "DetectionLimits",
+    "EfficientNetLiteConfig",
+    "ExtraPositivesConfig",
+    "FPNConfig",
+    "FederatedConfig",
+    "FirstStage",
+    "GFLConfig",
+    "ModelConfig",
+    "NanoConfig",
+    "Neck",
+    "ProposalFilter",
+    "RPNConfig",
+    "Res2NetConfig",
+    "ResNetConfig",
+    "RetinaNetConfig",
+]
 
 # Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
 # is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
@@ -104,51 +141,6 @@ class DLAUpConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposalFilter(Strict):
-    """Which first-stage boxes go on."""
-
-    pre_nms: int  # best locations kept per level and picture
-    post_nms: int  # proposals kept per picture
-    nms_iou: float = 0.9  # suppress above this
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtraPositivesConfig(Strict):
-    """Cells beside an object's centre become positive where they predict its box well already."""
-
-    largest_loss: float = 0.2  # GIoU loss of the predicted box from which a cell is no positive
-    # nor from the so-many-th smallest loss of its object on
-    rank: Annotated[int, Field(ge=1, le=9)] = 9
-
-
-@dataclass(frozen=True, kw_only=True)
-class CenterNetConfig(Strict):
-    """CenterNet, arXiv 2103.07461, Sec. 5: class-agnostic before a second stage, else per class."""
-
-    kind: Literal["centernet"] = "centernet"
-    sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
-    convs: int = 4
-    deformable: bool = False  # the last of these convolutions
-    class_convs: int = 0  # of a tower of its own for the class heat maps; without a second stage
-    norm_groups: int = 32
-    prior: float = 0.01  # initial P(object) of every location
-    regression_bias: float = 8.0  # initial distances, strides; positive, or the ReLU stays shut
-    # Locations at or below never become proposals; without a second stage, the score threshold.
-    objectness_floor: float = 1e-4
-    test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
-    train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
-    min_overlap: float = 0.8  # of the heat map's Gaussian radius
-    min_radius: float = 4.0  # pixels
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    focal_beta: float = 4.0
-    ignore_high_negatives: float = 0.85  # negatives at or above this probability carry no loss
-    heatmap_weight: float = 0.5
-    regression_weight: float = 1.0
-    extra_positives: ExtraPositivesConfig | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class FederatedConfig(Strict):
     """Judge each batch on few classes: for data where only some were looked for in a picture."""
 
@@ -217,7 +209,7 @@ class ModelConfig(Strict):
 
     backbone: Backbone
     neck: Neck
-    first_stage: CenterNetConfig
+    first_stage: FirstStage
     second_stage: CascadeRCNNConfig | None  # None: the first stage knows the classes
 
     @property
@@ -230,19 +222,9 @@ class ModelConfig(Strict):
         return DetectionLimits(second.score_threshold, second.nms_iou, second.detections)
 
     def __post_init__(self) -> None:
-        levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
-        if len(levels) != len(sizes):
-            raise ValueError(
-                f"first_stage.sizes_of_interest: expected one per level {levels}, got {len(sizes)}"
-            )
-        if self.second_stage is None:
-            return
-        if not set(self.second_stage.levels) <= set(levels):
+        levels = self.neck.levels
+        self.first_stage.check(levels, alone=self.second_stage is None)
+        if self.second_stage is not None and not set(self.second_stage.levels) <= set(levels):
             raise ValueError(
                 f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
-            )
-        if self.first_stage.class_convs:
-            raise ValueError(
-                "first_stage.class_convs: expected 0 before a second stage, which knows the "
-                f"classes, got {self.first_stage.class_convs}"
             )

@@ -142,8 +142,8 @@ def test_first_stage_losses_equal_the_loops() -> None:
     found = DetectorLosses(replace(model, first_stage=first)).first_stage_losses(
         output, [target(some) for some in boxes], strides
     )
-    sizes = [(level.shape[2], level.shape[3]) for level in output.heatmaps]
-    logits = [v for b in range(2) for level in output.heatmaps for v in level[b].flatten().tolist()]
+    sizes = [(level.shape[2], level.shape[3]) for level in output.logits]
+    logits = [v for b in range(2) for level in output.logits for v in level[b].flatten().tolist()]
     heat = [v for some in boxes for v in heatmap_loops(objects_from(some), sizes, strides)]
     positive, negative = focal_loops(logits, heat, [4 * 12 + 4], 0.85)
     assert found["heatmap_positive"].item() == pytest.approx(0.3 * positive, rel=1e-5)
