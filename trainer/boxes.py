@@ -72,14 +72,15 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clip boxes to their pictures.
 
     Args:
-        boxes: (B, K, 4).
+        boxes: (B, K, 4) or (B, K, C, 4).
         image_sizes: (B, 2) height, width in pixels, any number type.
     Returns:
-        (B, K, 4) with 0 <= x <= width, 0 <= y <= height.
+        The same with 0 <= x <= width, 0 <= y <= height.
     """
     sizes = image_sizes.to(boxes.dtype)
     limits = torch.stack([sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]], dim=-1)
-    return torch.minimum(boxes.clamp(min=0.0), limits[:, None, :])
+    limits = limits[:, None, :] if boxes.ndim == 3 else limits[:, None, None, :]
+    return torch.minimum(boxes.clamp(min=0.0), limits)
 
 
 def box_areas(boxes: Tensor) -> Tensor:

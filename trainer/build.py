@@ -110,7 +110,12 @@ def build_neck(config: Neck, channels: tuple[int, ...]) -> nn.Module:
     inputs = channels[config.levels[0] - P2 :]
     match config:
         case FPNConfig():
-            return FPN(inputs, config.channels, len(config.levels))
+            return FPN(
+                inputs,
+                config.channels,
+                len(config.levels),
+                subsample=config.coarser == "subsampling",
+            )
         case BiFPNConfig():
             return BiFPN(
                 inputs,
@@ -137,7 +142,9 @@ def build_second_stage(
     """The cascade over pyramid levels of these numbers and channels."""
     pooled = channels * config.pool_size**2
     stages = [
-        CascadeStage(pooled, config.fc_channels, classes, weights)
+        CascadeStage(
+            pooled, config.fc_channels, classes, weights, per_class_boxes=config.per_class_boxes
+        )
         for weights in config.delta_weights
     ]
     pooling = Pooling(

@@ -74,8 +74,13 @@ class CascadeLosses:
             divisor = self.share(len(rois))
             class_loss = self._class_loss(logits.float(), classes, second_stage, targets, k)
             losses[f"class_{k}"] = class_loss / divisor
-            losses[f"box_{k}"] = box_delta_loss(deltas[positive].float(), wanted) / divisor
-            boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)
+            own = deltas[positive]
+            if config.per_class_boxes:
+                rows = torch.arange(len(own), device=own.device)
+                own = own.reshape(len(own), -1, 4)[rows, classes[positive]]
+            losses[f"box_{k}"] = box_delta_loss(own.float(), wanted) / divisor
+            if k + 1 < len(config.ious):
+                boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)
         return losses
 
     def _class_loss(

@@ -109,11 +109,12 @@ class EfficientNetLiteConfig(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class FPNConfig(Strict):
-    """Feature pyramid, arXiv 1612.03144; levels above P5 are strided convolutions of P5."""
+    """Feature pyramid, arXiv 1612.03144; levels above P5 are made of it one after another."""
 
     kind: Literal["fpn"] = "fpn"
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     channels: int = 256
+    coarser: Literal["convolution", "subsampling"] = "convolution"  # strided; every other cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +168,12 @@ class CascadeRCNNConfig(Strict):
     sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
     rois_per_image: int = 512
     positive_fraction: float = 0.25
+    per_class_boxes: bool = False  # a box for each class, else one for all; of one stage alone
     classifier: Literal["softmax", "sigmoid"] = "softmax"  # classes exclude one another or not
     class_prior: float = 0.01  # initial probability of each class, of sigmoids
     federated: FederatedConfig | None = None  # of the class loss of sigmoids
-    score_rule: Literal["sqrt", "product"] = "sqrt"  # of the official code; of the paper
+    # As the official code joins both stages' scores, or the paper; class: the second stage's alone.
+    score_rule: Literal["sqrt", "product", "class"] = "sqrt"
     score_threshold: float = 0.05
     nms_iou: float = 0.7
     detections: int = 100
@@ -180,6 +183,11 @@ class CascadeRCNNConfig(Strict):
             raise ValueError(
                 f"cascade: expected as many delta_weights as ious, got {len(self.delta_weights)} "
                 f"and {len(self.ious)}"
+            )
+        if self.per_class_boxes and len(self.ious) > 1:
+            raise ValueError(
+                f"cascade.per_class_boxes: expected one stage, got {len(self.ious)}; a next one "
+                "would not know which class's box to pool"
             )
         if self.federated is not None and self.classifier != "sigmoid":
             raise ValueError(

@@ -43,7 +43,9 @@ def assign_adaptively(
     if len(boxes) == 0:
         return owners
     near = nearest_candidates(boxes, grid, anchor_size, candidates)
-    limit = near.ious.mean(dim=1) + near.ious.std(dim=1)  # (N,)
+    limit = near.ious.mean(dim=1)  # (N,)
+    if near.ious.shape[1] > 1:
+        limit = limit + near.ious.std(dim=1)
     locations = grid.locations[near.cells]  # (N, K, 2)
     ltrb = torch.cat([locations - boxes[:, None, :2], boxes[:, None, 2:] - locations], dim=2)
     positive = (near.ious >= limit[:, None]) & (ltrb.amin(dim=2) > 0)
