@@ -62,7 +62,7 @@ def detection_nms(
     """Greedy suppression per class, then the best detections over all classes.
 
     Args:
-        boxes: (B, K, 4) xyxy, pixels, shared by the classes; K is static.
+        boxes: (B, K, 4) xyxy, pixels, shared by the classes, or (B, K, C, 4); K is static.
         scores: (B, K, C) in [0, 1]; C is static.
         score_threshold: () float32; a score at or below it is dropped.
         detections: D, rows of the result.
@@ -72,14 +72,24 @@ def detection_nms(
         num_detections; ties to the lower row of `boxes`, then to the lower class.
     """
     _, proposals, classes = scores.shape
+    shared = len(boxes.shape) == 3
+    by_class = op.Transpose(scores, perm=[0, 2, 1])
+    if not shared:  # every class as a picture of its own
+        by_class = op.Reshape(by_class, ints(-1, 1, proposals))
     selected = op.NonMaxSuppression(
-        boxes,
-        op.Transpose(scores, perm=[0, 2, 1]),
+        boxes
+        if shared
+        else op.Reshape(op.Transpose(boxes, perm=[0, 2, 1, 3]), ints(-1, proposals, 4)),
+        by_class,
         ints(detections),
         floats(largest_float32(iou_threshold)),
         op.Reshape(score_threshold, ints(1)),
-    )  # (survivors, 3): picture, class, row
-    where = op.Gather(selected, ints(0, 2, 1), axis=1)
+    )  # (survivors, 3): picture, class, row; of boxes of each class: both in one, 0, row
+    if shared:
+        where = op.Gather(selected, ints(0, 2, 1), axis=1)
+    else:
+        both, row = op.Gather(selected, ints(0), axis=1), op.Gather(selected, ints(2), axis=1)
+        where = op.Concat(op.Div(both, ints(classes)), row, op.Mod(both, ints(classes)), axis=1)
     nothing = op.ConstantOfShape(op.Shape(scores))
     kept = op.ScatterND(nothing, where, op.GatherND(scores, where))  # (B, K, C), 0 if suppressed
     flat = op.Reshape(kept, ints(-1, proposals * classes))
@@ -88,7 +98,11 @@ def detection_nms(
     values, places = op.TopK(flat, ints(detections), axis=1)
     valid = op.Greater(values, number(0.0))
     places = op.Where(valid, places, ints(0))
-    rows = op.Unsqueeze(op.Div(places, ints(classes)), ints(2))
+    if shared:
+        rows = op.Unsqueeze(op.Div(places, ints(classes)), ints(2))
+    else:
+        boxes = op.Reshape(boxes, ints(-1, proposals * classes, 4))
+        rows = op.Unsqueeze(places, ints(2))
     found = op.GatherND(boxes, rows, batch_dims=1)  # (B, D, 4)
     return (
         op.ReduceSum(op.Cast(valid, to=ir.DataType.INT32), ints(1), keepdims=0),

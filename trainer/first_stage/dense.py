@@ -94,10 +94,11 @@ class ProposalStage(DenseStage):
         boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         if not self.suppress_within_levels:
             return Proposals(*ops.proposal_nms(boxes, scores, filter.post_nms, filter.nms_iou))
-        counts = torch.full((len(levels),), filter.pre_nms, device=boxes.device)
-        own = torch.arange(len(levels), device=boxes.device).repeat_interleave(counts)
+        own = torch.cat(
+            [torch.full_like(s, k, dtype=torch.int64) for k, (_, s) in enumerate(levels)], 1
+        )
         _, boxes, scores, _ = ops.class_nms(
-            boxes, scores, own.expand(len(scores), -1), len(levels), filter.post_nms, filter.nms_iou
+            boxes, scores, own, len(levels), filter.post_nms, filter.nms_iou
         )
         return Proposals(boxes, scores)
 
