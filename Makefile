@@ -28,6 +28,7 @@ demo: $(VENV)/.demo
 # What is found decides what is built, and the end of the configure step says so.
 native: $(filter $(BIN)/cmake,$(CMAKE))
 	-@$(PYTHON) plugins/fetch_headers.py
+	-@$(PYTHON) plugins/fetch_tensorrt.py
 	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja 2>/dev/null),-G Ninja) \
 		-DCMAKE_INSTALL_LIBDIR=lib $(if $(CI),-DCN2_WERROR=ON)
 	$(CMAKE) --build $(NATIVE) --parallel

@@ -19,7 +19,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 FOLDERS = ("trainer", "export", "runtime", "plugins")
 LIBRARY = "lib/libcn2.so"  # without it the rest is of no use
-SCRIPTS = {("cn2.plugins", "fetch_headers")}  # of the source tree alone
+# Of the source tree alone.
+SCRIPTS = {("cn2.plugins", "fetch_headers"), ("cn2.plugins", "fetch_tensorrt")}
 
 
 def package_dirs() -> dict[str, str]:

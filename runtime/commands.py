@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 Argument, Option = typer.Argument, typer.Option
 
 Model = Annotated[
-    Path, Argument(metavar="MODEL", help="A .onnx file of cn2 export, or a .safetensors (torch).")
+    Path,
+    Argument(
+        metavar="MODEL",
+        help="A .onnx file of cn2 export, an .engine of cn2 build, or a .safetensors (torch).",
+    ),
 ]
-Backend = Annotated[str, Option(help="auto, onnxruntime, native, torch.", metavar="NAME")]
+Backend = Annotated[str, Option(help="auto, onnxruntime, native, tensorrt, torch.", metavar="NAME")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, …", metavar="NAME")]
 Threads = Annotated[
     int | None,
@@ -228,6 +232,10 @@ def _open(model: Path, backend: str, device: str, threads: int | None, **options
     from .detector import Detector
 
     if threads is not None:
+        if model.suffix.lower() == ".engine":
+            raise ValueError(
+                f"threads: expected none for {model.name}, which runs on a GPU; leave --threads out"
+            )
         if model.suffix.lower() != ".onnx":
             raise ValueError(
                 "threads: expected none for torch, which takes them from its environment; "

@@ -9,19 +9,42 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .machine import cpu_cores, cpu_name, memory_mb, package_version, versions
 from .reports import TEXT_WIDTH, format_table
 
-# Backend, device, the model files it reads, the distributions that bring it.
+TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+TENSORRT_RTX = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx")
+
+
+class Row(NamedTuple):
+    """A way to run a model."""
+
+    backend: str
+    device: str
+    reads: str  # the suffix of its files
+    distributions: Sequence[str] = ()  # that bring it; () where its probe tells the version
+    library: str | None = None  # which one, where a backend has a choice
+
+    @property
+    def probe(self) -> str:
+        """The name of what tries it."""
+        if self.backend == "native" and self.reads == ".engine":
+            return "native-engine"
+        return self.library or self.backend
+
+
 BACKENDS = (
-    ("onnxruntime", "cpu", ".onnx", ("onnxruntime", "onnxruntime-gpu")),
-    ("onnxruntime", "cuda", ".onnx", ("onnxruntime-gpu", "onnxruntime")),
-    ("native", "cpu", ".onnx", ()),  # its probe tells the version
-    ("native", "cuda", ".onnx", ()),
-    ("torch", "cpu", ".safetensors", ("torch",)),
-    ("torch", "cuda", ".safetensors", ("torch",)),
+    Row("onnxruntime", "cpu", ".onnx", ("onnxruntime", "onnxruntime-gpu")),
+    Row("onnxruntime", "cuda", ".onnx", ("onnxruntime-gpu", "onnxruntime")),
+    Row("native", "cpu", ".onnx"),
+    Row("native", "cuda", ".onnx"),
+    Row("native", "cuda", ".engine"),
+    Row("tensorrt", "cuda", ".engine", TENSORRT, "tensorrt"),
+    Row("tensorrt", "cuda", ".engine", TENSORRT_RTX, "tensorrt-rtx"),
+    Row("torch", "cpu", ".safetensors", ("torch",)),
+    Row("torch", "cuda", ".safetensors", ("torch",)),
 )
 # Commands that want more than a backend: modules they import, the extra that brings them.
 COMMAND_NEEDS = (
@@ -37,6 +60,7 @@ RIVALS = (
 PACKAGES = (
     *("numpy", "opencv-python-headless", "pillow", "pydantic", "safetensors"),
     *("onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "onnx", "faster-coco-eval"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu13", "cuda-python", "cuda-bindings"),
 )
 PATIENCE_S = 120  # for one probe; a cold disk takes long to give torch
 
@@ -49,7 +73,7 @@ def diagnose() -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": cpu_cores(),
         "memory_mb": memory_mb(),
-        "backends": [_backend_row(*row) for row in BACKENDS],
+        "backends": [_backend_row(row) for row in BACKENDS],
         "fused_operators": fused_operators(),
         "commands": [_command_row(*row) for row in COMMAND_NEEDS],
         "notices": notices(),
@@ -58,7 +82,7 @@ def diagnose() -> dict[str, Any]:
 
 def backends_for(suffix: str) -> list[dict[str, Any]]:
     """The backends that read files of a suffix, tried."""
-    return [_backend_row(*row) for row in BACKENDS if row[2] == suffix]
+    return [_backend_row(row) for row in BACKENDS if row.reads == suffix]
 
 
 def fused_operators() -> dict[str, Any]:
@@ -66,18 +90,17 @@ def fused_operators() -> dict[str, Any]:
     return {"reason": None, "fix": None, **run_probe("operators", "cpu")}
 
 
-def _backend_row(
-    backend: str, device: str, reads: str, distributions: Sequence[str]
-) -> dict[str, Any]:
-    found = [version for name in distributions if (version := package_version(name))]
+def _backend_row(row: Row) -> dict[str, Any]:
+    found = [version for name in row.distributions if (version := package_version(name))]
     return {
-        "backend": backend,
-        "device": device,
-        "reads": reads,
+        "backend": row.backend,
+        "device": row.device,
+        "reads": row.reads,
+        "library": row.library,
         "version": found[0] if found else None,
         "reason": None,
         "fix": None,
-        **run_probe(backend, device),
+        **run_probe(row.probe, row.device),
     }
 
 
@@ -143,16 +166,32 @@ def backends_text(backends: Sequence[dict[str, Any]]) -> str:
     """A row per backend; below, why the ones that do not work don't, and the fix."""
     columns = ["backend", "device", "reads", "version", "works"]
     rows = [
-        [*(row[key] or "-" for key in columns[:-1]), "yes" if row["works"] else "no"]
+        [
+            _name_of(row),
+            *(row[key] or "-" for key in columns[1:-1]),
+            "yes" if row["works"] else "no",
+        ]
         for row in backends
     ]
     table = format_table(columns, rows, left=len(columns))
-    reasons = [
-        _wrap(f"{row['backend']} on {row['device']}: ", f"{row['reason']}; {row['fix']}")
-        for row in backends
-        if not row["works"]
-    ]
+    reasons = [_wrap(label, text) for label, text in _reasons(backends).items()]
     return "\n".join([table, *([""] if reasons else []), *reasons])
+
+
+def _reasons(backends: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Why each that does not work doesn't, and the fix; rows that share both share a line."""
+    names: dict[str, list[str]] = {}
+    for row in backends:
+        if not row["works"]:
+            label = f"{_name_of(row)} on {row['device']}"
+            names.setdefault(f"{row['reason']}; {row['fix']}", []).append(label)
+    return {f"{', '.join(dict.fromkeys(labels))}: ": text for text, labels in names.items()}
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    """The backend, and in brackets which of the libraries it has a choice of: tensorrt (rtx)."""
+    _, _, kind = (row.get("library") or "").partition("-")
+    return f"{row['backend']} ({kind})" if kind else str(row["backend"])
 
 
 def operators_text(row: dict[str, Any]) -> str:

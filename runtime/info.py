@@ -13,12 +13,13 @@ from typing import Any, TypeGuard
 from .backends.onnx_header import TornError, read_metadata
 from .doctor import backends_for, backends_text, fused_operators, operators_text
 from .errors import ModelFormatError
+from .info_engine import engine_facts, inspect_engine
+from .info_facts import canvas_text, classes_text, input_facts, origin_facts, output_facts
 from .manifest import manifest_from_metadata
 from .onnx_summary import summarize_onnx
 from .reports import TEXT_WIDTH
 
 HEADER_LIMIT = 100_000_000  # bytes; the safetensors format's own limit
-CLASSES_SHOWN = 12
 CHECKPOINT_VERSION = 2  # newest format of a checkpoint that this package reads
 CHECKPOINT_KEYS = ("format_version", "license", "provenance")  # in the metadata, after "cn2."
 
@@ -29,7 +30,11 @@ def inspect_model(path: Path) -> dict[str, Any]:
     Raises:
         ModelFormatError: no such file, torn, not ours, or newer than this package.
     """
-    readers = {".onnx": _inspect_onnx, ".safetensors": _inspect_checkpoint}
+    readers = {
+        ".onnx": _inspect_onnx,
+        ".engine": inspect_engine,
+        ".safetensors": _inspect_checkpoint,
+    }
     suffix = path.suffix.lower()
     if suffix not in readers:
         expected = ", ".join(readers)
@@ -148,7 +153,10 @@ def _are_counts(values: Any) -> TypeGuard[list[int]]:
 
 def info_text(report: dict[str, Any]) -> str:
     """The report for a terminal, at most 80 columns where names allow."""
-    facts = _onnx_facts(report) if "manifest" in report else _checkpoint_facts(report)
+    if "engine" in report:
+        facts = engine_facts(report)
+    else:
+        facts = _onnx_facts(report) if "manifest" in report else _checkpoint_facts(report)
     head = {"file": f"{report['file']}, {report['size_bytes'] / 1e6:.2f} MB", **facts}
     width = max(map(len, head)) + 2
     lines = [_wrap(f"{name:<{width}}", value, width) for name, value in head.items()]
@@ -167,26 +175,15 @@ def _wrap(label: str, text: str, indent: int) -> str:
 
 def _onnx_facts(report: dict[str, Any]) -> dict[str, str]:
     manifest, graph, fused = report["manifest"], report["graph"], "fused_operators" in report
-    tools = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     return {
-        "preset": manifest["preset"],
-        "classes": _classes(manifest["class_names"]),
-        "input": _canvas(manifest["canvas"]),
-        "batch": str(manifest["batch"] or "any"),
-        "precision": manifest["precision"],
+        **input_facts(manifest),
         "parameters": f"{graph['parameters'] / 1e6:.2f} M",
         "operators": f"{manifest['ops']}, opset {graph['opset']}; {_operators(graph['operators'])}",
         **({"fused here": operators_text(report["fused_operators"])} if fused else {}),
-        "proposals": f"{manifest['proposals'] or 'none'}, at most {manifest['detections']} "
-        "detections",
-        "score": f"{manifest['score_rule']}, above {manifest['score_threshold']:g} "
-        f"(lowest {manifest['lowest_score_threshold']:g})",
+        **output_facts(manifest),
         **{f"in {name}": kind for name, kind in graph["inputs"].items()},
         **{f"out {name}": kind for name, kind in graph["outputs"].items()},
-        "made of": f"checkpoint {manifest['checkpoint_sha256'][:12] or 'unknown'}",
-        "made by": tools or "unknown",
-        "licence": manifest["weights_license"] or "not stated",
-        "provenance": manifest["provenance"] or "not stated",
+        **origin_facts(manifest),
     }
 
 
@@ -194,29 +191,13 @@ def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:
     config, checkpoint = report["config"], report["checkpoint"]
     return {
         "preset": str(config.get("preset", "unknown")),
-        "classes": _classes(config.get("class_names", ())),
-        "input": _canvas(config.get("input", {})),
+        "classes": classes_text(config.get("class_names", ())),
+        "input": canvas_text(config.get("input", {})),
         "parameters": f"{report['parameters'] / 1e6:.2f} M in {report['tensors']} tensors",
         "types": ", ".join(f"{kind} ({count})" for kind, count in report["types"].items()),
         "licence": checkpoint["license"] or "not stated",
         "provenance": checkpoint["provenance"] or "not stated",
     }
-
-
-def _classes(names: list[str] | tuple[str, ...]) -> str:
-    shown = ", ".join(names[:CLASSES_SHOWN])
-    return f"{len(names)}: {shown}{', …' if len(names) > CLASSES_SHOWN else ''}"
-
-
-def _canvas(rule: dict[str, Any]) -> str:
-    if rule.get("fixed"):
-        height, width = rule["fixed"]
-        size = f"{height}x{width} (height x width), pictures scaled to fit"
-    else:
-        size = f"short side {rule.get('short_edge')}, long side at most {rule.get('long_edge')}"
-    if rule.get("rounding") == "down":
-        size += ", rounded down"
-    return f"{size}, {rule.get('interpolation')} resize, canvas in steps of {rule.get('divisor')}"
 
 
 def _operators(counts: dict[str, int]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .backends.libcn2 import NO_LIBRARY
 from .backends.ort_operators import BROKEN_FIX, GET_IT, LIBRARY, add_library
-from .errors import BackendUnavailableError, PluginError
+from .errors import BackendUnavailableError, InferenceError, PluginError
 from .machine import has_cuda_driver
 
 PROBE_MODEL = Path(__file__).parent / "bundled" / "probe.onnx"  # finds two boxes in any picture
@@ -35,6 +35,7 @@ OPERATOR_MODEL = (
     b"\x08\x01\n\x02\x08\x01B\x04\n\x00\x10\rB\x07\n\x03cn2\x10\x01"
 )
 CUDA_FIX = "install 'cn2[gpu]', and the CUDA and cuDNN that its onnxruntime-gpu was built with"
+ENGINE_FIX = "python3 plugins/fetch_headers.py in a source tree, then make native"
 NO_DRIVER = ("no NVIDIA driver (libcuda.so.1) here", "needs an NVIDIA GPU and its driver")
 
 
@@ -90,6 +91,34 @@ def _probe_native(device: str) -> dict[str, Any]:
     return {"works": True, "version": backend.version}
 
 
+def _probe_native_engine(device: str) -> dict[str, Any]:
+    plugins = importlib.import_module("cn2.plugins")
+    opening = importlib.import_module("cn2.runtime.backends.opening")
+    if plugins.library_path("cn2") is None:
+        return _no(NO_LIBRARY, GET_IT)
+    if not opening.reads_engines():
+        return _no("libcn2 was built without TensorRT's headers", ENGINE_FIX)
+    return _probe_any_tensorrt(device)
+
+
+def _probe_any_tensorrt(device: str) -> dict[str, Any]:
+    """Whether a TensorRT works that libcn2 can load."""
+    answers = [_probe_tensorrt(name) for name in ("tensorrt", "tensorrt-rtx")]
+    return next((one for one in answers if one["works"]), answers[0])
+
+
+def _probe_tensorrt(runtime: str) -> dict[str, Any]:
+    tensorrt = importlib.import_module("cn2.runtime.probe_tensorrt")
+    try:
+        version = tensorrt.negate_one(runtime)
+    except BackendUnavailableError as error:
+        reason, _, fix = str(error).rpartition("; ")
+        return _no(reason, fix)
+    except InferenceError as error:
+        return _no(str(error), "install its package again, or a driver that fits it")
+    return {"works": True, "version": version}
+
+
 def _probe_operators(device: str) -> dict[str, Any]:
     try:
         ort = importlib.import_module("onnxruntime")
@@ -132,6 +161,9 @@ def _probe_torch(device: str) -> dict[str, Any]:
 PROBES: dict[str, Callable[[str], dict[str, Any]]] = {
     "onnxruntime": _probe_onnxruntime,
     "native": _probe_native,
+    "native-engine": _probe_native_engine,
+    "tensorrt": lambda _: _probe_tensorrt("tensorrt"),
+    "tensorrt-rtx": lambda _: _probe_tensorrt("tensorrt-rtx"),
     "operators": _probe_operators,
     "torch": _probe_torch,
 }

@@ -17,12 +17,7 @@ def image_of(picture: Pixels | DevicePicture, device: str) -> tuple[libcn2.Image
     """
     if not isinstance(picture, DevicePicture):
         return host_image(picture)
-    there = picture.device
-    if there is not None and device not in ("cpu", f"cuda:{there}"):  # of a CPU libcn2 complains
-        raise ValueError(
-            f"picture: expected host memory or {device}, where the model is, got cuda:{there}; "
-            f"copy it, or open the model with device='cuda:{there}'"
-        )
+    check_device(picture, device)
     height, width, _ = picture.shape
     image = libcn2.Image(
         memory=libcn2.CUDA,
@@ -32,6 +27,16 @@ def image_of(picture: Pixels | DevicePicture, device: str) -> tuple[libcn2.Image
         pitch=picture.pitch,
     )
     return image, picture
+
+
+def check_device(picture: DevicePicture, device: str) -> None:
+    """Raise ValueError where a picture lies on another CUDA device than the model."""
+    there = picture.device
+    if there is not None and device not in ("cpu", f"cuda:{there}"):  # of a CPU libcn2 complains
+        raise ValueError(
+            f"picture: expected host memory or {device}, where the model is, got cuda:{there}; "
+            f"copy it, or open the model with device='cuda:{there}'"
+        )
 
 
 def host_image(picture: Pixels) -> tuple[libcn2.Image, Pixels]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from benchmark_scripts import imported
 from cn2.runtime.detections import Detections
+from cn2.trainer.layers import FrozenBatchNorm2d
+from cn2.trainer.presets import PRESETS
 
 SAME = {"other": 0, "box_px": 0.0, "score": 0.0}
 
@@ -55,3 +59,30 @@ def test_differences_are_of_pictures_with_the_same_classes(script: ModuleType) -
 def test_what_is_the_same(script: ModuleType, change: dict[str, object], same: bool) -> None:
     row = {"detections": 3, "native": SAME, "threads": SAME, "bodies": SAME, **change}
     assert script.is_same(row) is same
+
+
+def test_settled_norms_give_mean_0_and_variance_1(script: ModuleType) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = FrozenBatchNorm2d(3)
+            self.second = torch.nn.BatchNorm2d(3)
+
+        def features(self, images: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+            assert image_sizes.tolist() == [list(images.shape[1:3])]
+            x: torch.Tensor = self.second(1000 * self.first(images.permute(0, 3, 1, 2).float()))
+            return x
+
+    picture = np.random.default_rng(0).integers(0, 256, (300, 280, 3), np.uint8)
+    model = Model().eval()
+    script.settle(model, picture)
+    assert model.first.running_mean.tolist() == pytest.approx([127.5] * 3, abs=2)
+    assert model.second.running_var.tolist() == pytest.approx([1e6] * 3, rel=1e-3)
+    assert not model.first._forward_pre_hooks
+
+
+def test_every_preset_finds_the_same_in_the_committed_result(script: ModuleType) -> None:
+    result = json.loads((script.RESULTS / "native_agreement.json").read_text("utf-8"))
+    assert list(result["presets"]) == list(PRESETS)
+    assert [preset for preset, row in result["presets"].items() if not script.is_same(row)] == []
+    assert result == script.document(result["presets"])

@@ -16,6 +16,7 @@ from cn2.runtime.manifest import FORMAT_VERSION, METADATA_KEY
 from cn2.runtime.pictures import open_picture
 from command_line import cn2, write_grey, write_png_of_zeros
 from fake_backend import make_manifest
+from fake_tensorrt import write_engine
 from tiny_onnx import tiny_model, write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
@@ -359,6 +360,11 @@ def torn(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def torn_engine(path: Path) -> None:
+    write_engine(path)
+    path.write_bytes(b"half")
+
+
 BAD_MODELS = [
     ("a.onnx", foreign, "no cn2 manifest in its metadata; was it exported with cn2 export?"),
     (
@@ -370,7 +376,9 @@ BAD_MODELS = [
     ("a.onnx", lambda path: path.write_text("words"), "expected an ONNX file"),
     ("a.onnx", lambda path: path.touch(), "expected an ONNX file"),
     ("a.onnx", lambda path: None, "no such file"),
-    ("a.engine", lambda path: path.touch(), "expected a model file (.onnx, .safetensors)"),
+    ("a.plan", lambda path: path.touch(), "expected a model file (.onnx, .engine, .safetensors)"),
+    ("a.engine", lambda path: path.touch(), "expected a.engine.json beside it, found none"),
+    ("a.engine", torn_engine, "torn or mixed up, build it again"),
 ]
 
 
@@ -403,7 +411,8 @@ def test_a_bad_model_is_one_line_for_every_command(
         (["--score", "7"], "Invalid value for '--score'"),
         (["--batch", "0"], "Invalid value for '--batch'"),
         (["--threads", "0"], "Invalid value for '--threads'"),
-        (["--backend", "tensorrt"], "backend: expected auto, onnxruntime, native, torch"),
+        (["--backend", "trt"], "backend: expected auto, onnxruntime, native, tensorrt, torch"),
+        (["--backend", "tensorrt"], "the backend tensorrt reads .engine files only"),
         (["--device", "gpu"], "device: expected auto, cpu, cuda"),
         (["--device", "cuda"], "device 'cuda'"),  # asked for by name: no silent fallback
     ],
@@ -417,6 +426,14 @@ def test_bad_options(
     assert ran.code == 2
     (line,) = ran.errors
     assert message in line
+
+
+def test_threads_are_not_for_engines(tmp_path: Path, capfd: Capture) -> None:
+    ran = cn2(capfd, "detect", tmp_path / "a.engine", "a.png", "--threads", "2")
+    assert ran.code == 2
+    assert ran.errors == [
+        "threads: expected none for a.engine, which runs on a GPU; leave --threads out"
+    ]
 
 
 def test_threads_are_not_for_torch(tmp_path: Path, capfd: Capture) -> None:

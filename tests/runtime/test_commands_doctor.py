@@ -178,9 +178,14 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
         ("onnxruntime", "cuda", False),
         ("native", "cpu", True),
         ("native", "cuda", False),
+        ("native", "cuda", False),
+        ("tensorrt", "cuda", False),
+        ("tensorrt", "cuda", False),
         ("torch", "cpu", True),
         ("torch", "cuda", False),
     ]
+    engines = [row["library"] for row in found["backends"] if row["reads"] == ".engine"]
+    assert engines == [None, "tensorrt", "tensorrt-rtx"]
     assert found["backends"][0]["reason"] is None
     assert found["backends"][0]["version"]
     assert (found["backends"][1]["reason"], found["backends"][1]["fix"]) == ("none", "buy")
@@ -197,7 +202,8 @@ def test_text_fits_a_terminal_and_gives_reasons(
     monkeypatch.setattr(doctor, "notices", lambda: ["two things are both installed"])
     out = cn2(capfd, "doctor").out
     assert max(map(len, out.splitlines())) <= 80
-    assert "torch on cuda: no NVIDIA driver here; install one" in out
+    words = " ".join(out.split())
+    assert "tensorrt (rtx) on cuda, torch on cpu, torch on cuda: no NVIDIA driver here; i" in words
     assert "notice: two things are both installed" in out
     assert "cn2 eval: ready" in out
 

@@ -245,7 +245,7 @@ def test_a_graph_that_cannot_be_read_is_one_line(tmp_path: Path, capfd: Capture)
 
 
 def test_doctor_knows_every_kind_of_model_file() -> None:
-    known = {(row[2], row[0]) for row in doctor.BACKENDS}
+    known = {(row.reads, row.backend) for row in doctor.BACKENDS}
     assert known == {(suffix, name) for suffix, names in READERS.items() for name in names}
 
 

@@ -253,7 +253,12 @@ def test_wrong_arguments() -> None:
 @pytest.mark.parametrize(
     ("name", "backend", "error", "message"),
     [
-        ("model.pth", "auto", ModelFormatError, r"expected a model file \(.onnx, .safetensors\)"),
+        (
+            "model.pth",
+            "auto",
+            ModelFormatError,
+            r"expected a model file \(.onnx, .engine, .safetensors\)",
+        ),
         ("model", "auto", ModelFormatError, "got 'none'"),
         (
             "model.onnx",
@@ -265,8 +270,26 @@ def test_wrong_arguments() -> None:
         (
             "model.onnx",
             "tensorrt",
+            ModelFormatError,
+            "the backend tensorrt reads .engine files only",
+        ),
+        (
+            "model.pth",
+            "native",
+            ModelFormatError,
+            r"expected a model file",
+        ),
+        (
+            "model.safetensors",
+            "native",
+            ModelFormatError,
+            "the backend native reads .onnx and .engine files only",
+        ),
+        (
+            "model.onnx",
+            "trt",
             ValueError,
-            "expected auto, onnxruntime, native, torch, got 'tensorrt'",
+            "expected auto, onnxruntime, native, tensorrt, torch, got 'trt'",
         ),
     ],
 )
