@@ -101,10 +101,10 @@ class FusedOperators:
         shared = len(boxes.shape) == 3
 
         def body(boxes: Value, scores: Value, score_threshold: Value) -> Sequence[Value]:
-            own = op.Squeeze(boxes, ints(2)) if shared else boxes
-            return suppression.detection_nms(
-                own, scores, score_threshold, detections, iou_threshold
-            )
+            rule = (score_threshold, detections, iou_threshold)
+            if shared:
+                return suppression.shared_box_nms(op.Squeeze(boxes, ints(2)), scores, *rule)
+            return suppression.own_box_nms(boxes, scores, *rule)
 
         outputs: tuple[Value, Value, Value, Value] = self._call(
             "DetectionNMS",

@@ -24,7 +24,7 @@ from ..model_config import (
 )
 from .resnet import r50_fpn
 
-ALONE = {
+ALONE: dict[str, FirstStage] = {
     "retinanet": RetinaNetConfig(
         merged=False,
         objectness_floor=0.05,
