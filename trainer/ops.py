@@ -75,7 +75,7 @@ def detection_nms(
     """Greedy suppression within each class, then the best over all classes.
 
     Args:
-        boxes: (B, K, 4), shared by the classes.
+        boxes: (B, K, 4), shared by the classes, or (B, K, C, 4), of each class.
         scores: (B, K, C).
         score_threshold: () float32; scores at or below never count.
         detections: D, rows to return.
@@ -87,7 +87,8 @@ def detection_nms(
     found = []
     for some, by_class in zip(boxes, scores, strict=True):
         rows, classes = torch.nonzero(by_class > score_threshold, as_tuple=True)
-        candidates = (some[rows], by_class[rows, classes], classes)
+        own = some[rows] if some.ndim == 2 else some[rows, classes]
+        candidates = (own, by_class[rows, classes], classes)
         found.append(_best_per_class(*candidates, detections, iou_threshold))
     return _stacked(found)
 

@@ -97,18 +97,19 @@ class FusedOperators:
         detections: int,
         iou_threshold: float,
     ) -> tuple[Value, Value, Value, Value]:
-        """See `suppression.detection_nms`; the operator's boxes are (B, K, 1, 4)."""
+        """See `suppression.detection_nms`; boxes that classes share are (B, K, 1, 4) here."""
+        shared = len(boxes.shape) == 3
 
         def body(boxes: Value, scores: Value, score_threshold: Value) -> Sequence[Value]:
-            shared = op.Squeeze(boxes, ints(2))
-            return suppression.detection_nms(
-                shared, scores, score_threshold, detections, iou_threshold
-            )
+            rule = (score_threshold, detections, iou_threshold)
+            if shared:
+                return suppression.shared_box_nms(op.Squeeze(boxes, ints(2)), scores, *rule)
+            return suppression.own_box_nms(boxes, scores, *rule)
 
         outputs: tuple[Value, Value, Value, Value] = self._call(
             "DetectionNMS",
             {
-                "boxes": op.Unsqueeze(boxes, ints(2)),
+                "boxes": op.Unsqueeze(boxes, ints(2)) if shared else boxes,
                 "scores": scores,
                 "score_threshold": score_threshold,
             },

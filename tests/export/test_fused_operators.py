@@ -130,6 +130,20 @@ def test_detection_nms(detections: int, classes: int, library: Path | None) -> N
         assert_identical(run(boxes, scores, threshold), function(boxes, scores, threshold))
 
 
+def test_detection_nms_of_boxes_of_each_class(library: Path | None) -> None:
+    function = partial(ops.detection_nms, detections=30, iou_threshold=0.5)
+    example = (torch.rand(2, 20, 3, 4), torch.rand(2, 20, 3), torch.tensor(0.05))
+    proto = fused_graph(function, example, ((0,), (0,), ()))
+    node, _ = contract_of(proto)
+    assert node.op_type == "DetectionNMS"
+    assert node.input[0] == proto.graph.input[0].name  # (B, K, C, 4) as they are
+    run = session_of(proto, library)
+    for batch, value in ((1, 0.0), (3, 0.25), (2, 1.0)):
+        boxes = random_boxes(batch, 60, seed=batch).reshape(batch, 20, 3, 4)
+        scores, threshold = random_scores(batch, 20, 3, seed=batch), torch.tensor(value)
+        assert_identical(run(boxes, scores, threshold), function(boxes, scores, threshold))
+
+
 # --- pooling
 
 
