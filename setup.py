@@ -76,7 +76,8 @@ def build_native(folder: Path, *, cuda: bool) -> Path:
     kernels = "ON" if cuda else "OFF"
     options = ["-DCMAKE_INSTALL_LIBDIR=lib", f"-DCN2_CUDA={kernels}", "-DCN2_TESTS=OFF"]
     subprocess.run([*configure, *options], check=True)
-    subprocess.run([cmake, "--build", str(folder), "--parallel"], check=True)
+    jobs = str(os.cpu_count() or 1)  # without a number, make starts all at once
+    subprocess.run([cmake, "--build", str(folder), "--parallel", jobs], check=True)
     installed = folder / "installed"
     subprocess.run([cmake, "--install", str(folder), "--prefix", str(installed)], check=True)
     for library in (LIBRARY, PLUGINS)[: 1 + cuda]:
