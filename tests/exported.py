@@ -58,13 +58,13 @@ def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     _stir_offsets(model)
     head = model.first_stage.head
     _spread_at_first_call(head.regression, 1.5)
-    if isinstance(model, TwoStageDetector):
-        _spread_at_first_call(head.heatmap, 1.5)
+    two_stages = isinstance(model, TwoStageDetector)
+    name = next(name for name in ("heatmap", "class_heatmaps", "logits") if hasattr(head, name))
+    _spread_at_first_call(getattr(head, name), 1.5 if two_stages else 2.0)
+    if two_stages:
         for stage in model.second_stage.stages:
             _spread_at_first_call(stage.class_logits, 2.0)
             _spread_at_first_call(stage.deltas, 2.0)
-    else:
-        _spread_at_first_call(head.class_heatmaps, 2.0)
     images, sizes = canvases(1, 192, 256)
     with torch.no_grad():
         model(torch.from_numpy(images), torch.from_numpy(sizes))

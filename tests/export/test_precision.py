@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import onnx
@@ -15,11 +16,11 @@ from cn2.export.agreement import Found, match
 from cn2.export.precision import PrecisionError, fold_norms, lower
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.runtime.backends.base import RawDetections
-from cn2.runtime.errors import ModelFormatError
 from cn2.trainer.deformable import DeformableConv2d
 from cn2.trainer.layers import FrozenBatchNorm2d
 from exported import Exported, canvases, export_to, lively_detector
 from factories import tiny_config, tiny_one_stage_config
+from native_libraries import needs_library
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 # Outputs as spread as these amplify rounding, and boxes crowd, so that it decides which one stays.
@@ -139,10 +140,20 @@ def target(cast: onnx.NodeProto) -> int:
     return next(a.i for a in cast.attribute if a.name == "to")
 
 
-def test_fused_fp16_runs_by_bodies_on_a_cpu(tiny_fp16: Exported) -> None:
-    assert not tiny_fp16.backend.fused
-    with pytest.raises(ModelFormatError, match="expected fused operators in fp32"):
-        tiny_fp16.opened(fused=True)
+@needs_library("cn2_ort_ops")
+def test_the_kernels_take_fp16_and_find_what_the_bodies_find(tiny_fp16: Exported) -> None:
+    images, sizes = canvases(2, 96, 160, seed=4)
+    with closing(tiny_fp16.opened(fused=False)) as opened:
+        bodies = opened.infer(images, sizes)
+    with closing(tiny_fp16.opened(fused=True)) as opened:
+        assert opened.fused
+        kernels = opened.infer(images, sizes)
+    for row in range(2):
+        by_bodies, by_kernels = detections(bodies, row), detections(kernels, row)
+        assert len(by_bodies) >= 5
+        pairs = match(by_bodies, by_kernels)
+        assert len(pairs) >= MATCHED * max(len(by_bodies), len(by_kernels))
+        assert all(abs(by_bodies.scores[a] - by_kernels.scores[b]) < SCORE_ATOL for a, b in pairs)
 
 
 @pytest.mark.parametrize("deformable", [False, True])
