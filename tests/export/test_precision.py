@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from cn2.export.agreement import Found, match
 from cn2.export.precision import PrecisionError, fold_norms, lower
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.runtime.backends.base import RawDetections
+from cn2.runtime.manifest import OperatorForm
 from cn2.trainer.build import build_detector
 from cn2.trainer.deformable import DeformableConv2d
 from cn2.trainer.detector import TwoStageDetector
