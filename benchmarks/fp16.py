@@ -8,7 +8,7 @@ presets on COCO pictures: shares of detections only. A result that is there and 
     python benchmarks/fp16.py --scenes 300
     python benchmarks/fp16.py --bccd runs/bccd/seed0/best.safetensors
     python benchmarks/fp16.py --presets dla34-bifpn-p3 r50-fpn
-    python benchmarks/fp16_page.py      # the tables of docs/precision.md
+    python benchmarks/tables.py         # the tables of docs/precision.md
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ import torch
 from torch import nn
 
 from agreement import find_weights, of_many_shapes
-from cn2.export.agreement import match
+from cn2.export.agreement import Found, match
 from cn2.export.describe import open_checkpoint
 from cn2.export.onnx_file import export_onnx
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.export.precision_gate import Budget, PrecisionReport, compare
-from cn2.export.verify import run_file
 from cn2.runtime.annotations import read_annotations
 from cn2.runtime.backends.base import Backend
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from cn2.runtime.demo import CHECKPOINT
+from cn2.runtime.detections import Detections
 from cn2.runtime.detector import Detector
 from cn2.runtime.evaluation import coco_metrics
 from cn2.runtime.formats.common import AnnotatedPictures
@@ -55,6 +55,7 @@ WANTED_DROP = 0.001
 CONFIDENT = 0.3  # a second score threshold for shares: what a user would look at
 DRAWS = 300
 Row = dict[str, Any]
+Pair = tuple[Detections, Detections]  # of fp32 and of fp16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,9 +116,17 @@ def measure_ap(checkpoint: Path, truth: AnnotatedPictures, folder: Path, draws: 
     """AP of both files on annotated pictures, how sure their difference is, and shares."""
     model, config, origin = open_checkpoint(checkpoint)
     single, half, sizes = export_both(model, config, folder)
-    ids = [image["id"] for image in truth.content["images"]]
-    files = [truth.folder / image["file_name"] for image in truth.content["images"]]
-    results = [run_all(backend, ids, files) for backend in (single, half)]
+    images = truth.content["images"]
+    files = [truth.folder / image["file_name"] for image in images]
+    pairs = run_both(single, half, files)
+    results = [
+        [
+            row
+            for image, pair in zip(images, pairs, strict=True)
+            for row in pair[k].to_coco(image["id"])
+        ]
+        for k in range(2)
+    ]
     scores = [coco_metrics(truth.content, found) for found in results]
     drops = paired_bootstrap(truth.content, results[0], results[1], draws)
     return {
@@ -133,18 +142,16 @@ def measure_ap(checkpoint: Path, truth: AnnotatedPictures, folder: Path, draws: 
             "draws": draws,
         },
         "AP50": {"fp32": scores[0]["AP50"], "fp16": scores[1]["AP50"]},
-        **shares(single, half, config, files),
+        **shares(pairs, half, config),
         "group_norm": group_norm_sums(model, single, files[:20]),
         **sizes,
     }
 
 
-def run_all(backend: Backend, ids: Sequence[int], files: Sequence[Path]) -> list[Row]:
-    """COCO results of a file on pictures."""
-    detector = Detector(backend)
-    return [
-        record for i, file in zip(ids, files, strict=True) for record in detector(file).to_coco(i)
-    ]
+def run_both(single: Backend, half: Backend, files: Sequence[Path]) -> list[Pair]:
+    """What each file finds in each picture."""
+    detectors = Detector(single), Detector(half)
+    return [(detectors[0](file), detectors[1](file)) for file in files]
 
 
 def measure_matches(
@@ -152,33 +159,32 @@ def measure_matches(
 ) -> Row:
     """Shares of detections that both files find, of weights that have no AP."""
     single, half, sizes = export_both(model, config, folder)
-    return {**shares(single, half, config, pictures), **sizes}
+    return {**shares(run_both(single, half, pictures), half, config), **sizes}
 
 
-def shares(
-    single: OnnxRuntimeBackend, half: EmulatedBackend, config: Config, files: Sequence[Path]
-) -> Row:
+def shares(pairs: Sequence[Pair], half: EmulatedBackend, config: Config) -> Row:
     """How many of fp32's detections fp16 has too (class, IoU above 0.9); what the gate sees."""
-    budget, manifest = Budget(), single.manifest
-    counts: dict[str, list[int]] = {}
-    report = PrecisionReport(score_threshold=manifest.score_threshold)
-    for file in files:
-        picture = place_picture(open_picture(file), manifest.canvas)
-        pair = run_file(single, picture, None), run_file(half, picture, None)
-        matched = {row for row, _ in match(*pair)}
-        for floor in (manifest.score_threshold, CONFIDENT):
-            total = counts.setdefault(f"score > {floor:g}", [0, 0])
-            rows = np.flatnonzero(pair[0].scores > floor)
+    budget, threshold = Budget(), half.manifest.score_threshold
+    counts = {floor: [0, 0] for floor in (threshold, CONFIDENT)}
+    report = PrecisionReport(score_threshold=threshold)
+    for number, detections in enumerate(pairs):
+        first, second = (
+            Found(boxes=d.boxes, scores=d.scores, classes=d.class_ids.astype(np.int32))
+            for d in detections
+        )
+        matched = {row for row, _ in match(first, second)}
+        for floor, total in counts.items():
+            rows = np.flatnonzero(first.scores > floor)
             total[0] += len(matched.intersection(rows.tolist()))
             total[1] += len(rows)
-        limits = report.score_threshold, config.model.limits.detections
-        report.pictures.append(compare(file.name, *pair, *limits, budget))
+        limits = threshold, config.model.limits.detections
+        report.pictures.append(compare(str(number), first, second, *limits, budget))
     place, all_pictures = int(half.peaks.argmax()), report.total
     return {
-        "compared_pictures": len(files),
+        "compared_pictures": len(pairs),
         "matched_of_fp32": {
-            name: {"matched": a, "detections": b, "share": a / b if b else None}
-            for name, (a, b) in counts.items()
+            f"score > {floor:g}": {"matched": a, "detections": b, "share": a / b if b else None}
+            for floor, (a, b) in counts.items()
         },
         "gate": {
             "matched": all_pictures.matched,
