@@ -14,6 +14,7 @@ from onnx import TensorProto
 from torch import nn
 
 from cn2.export.agreement import Found, match
+from cn2.export.onnx_file import export_onnx
 from cn2.export.precision import PrecisionError, fold_norms, lower
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.runtime.backends.base import RawDetections
@@ -32,7 +33,10 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 MATCHED, SCORE_ATOL = 0.75, 0.004
 
 
-@pytest.fixture(scope="module", params=["fused", "standard", "one-stage"])
+FORMS = ["fused", pytest.param("standard", marks=pytest.mark.slow), "one-stage"]
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Each form of the tiny detector, and the one without a second stage."""
     if request.param == "fused":
@@ -260,3 +264,13 @@ def test_files_of_all_kinds(preset: str, tmp_path: Path) -> None:
             single, half = detections(expected, row), detections(found, row)
             assert len(single) >= 5
             assert len(match(single, half)) >= len(single) / 2
+
+
+@pytest.mark.slow
+def test_a_fixed_canvas_and_batch(tmp_path: Path) -> None:
+    config = tiny_config()
+    model, path = lively_detector(config), tmp_path / "fixed.onnx"
+    export_onnx(model, config, path, size=(96, 160), batch=3, ops="fused", precision="fp16")
+    exported = Exported(model=model, config=config, path=path)
+    test_what_is_lowered(exported)
+    test_the_numbers(exported)
