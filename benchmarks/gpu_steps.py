@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,6 @@ LIMITS_S = {  # of one step; the suite's own limit cuts them, too
 }
 ON_CPU = ("compile", "export")  # side by side; the others one after the other
 ON_GPU = ("torch", "onnxruntime", "libcn2", "tensorrt")
-KILLED = -9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +122,8 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """End a step and all that it has started."""
-    try:
-        os.killpg(process.pid, -KILLED)
-    except ProcessLookupError:
-        pass  # all are gone
+    with suppress(ProcessLookupError):  # all are gone
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
