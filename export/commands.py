@@ -224,8 +224,8 @@ def make_budget(precision: str, matched: float | None, score: float | None) -> B
     Raises:
         ValueError: a number that is none of a share, or that fp32 has no use for.
     """
-    given = {"matched": matched, "score": score}
-    given = {name: value for name, value in given.items() if value is not None}
+    wanted = {"matched": matched, "score": score}
+    given = {name: value for name, value in wanted.items() if value is not None}
     if precision == "fp16":
         from .precision_gate import Budget
 

@@ -16,11 +16,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from cn2.runtime.errors import Cn2Error
 from cn2.trainer.detector import AnyDetector, Normalizer, TwoStageDetector
-from cn2.trainer.first_stage.class_heatmaps import ClassHead
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import FusionNode
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
+OUTPUTS = ("heatmap", "class_heatmaps", "regression")  # of a first stage's head, what it predicts
 
 
 class PrecisionError(Cn2Error):
@@ -40,20 +40,21 @@ def lower(model: AnyDetector) -> AnyDetector:
     fold_norms(lowered)
     _require_range(lowered)
     lowered.preprocess = _HalfPictures.of(model.preprocess)
-    head = lowered.first_stage.head
-    towers = [head.class_tower, head.tower] if isinstance(head, ClassHead) else [head.tower]
-    for part in (lowered.backbone, lowered.neck, *towers):
-        _lower(part)
-    if isinstance(head, ClassHead):
-        head.class_heatmaps = _InFp32(head.class_heatmaps)
-    else:
-        head.heatmap = _InFp32(head.heatmap)
-    head.regression = _InFp32(head.regression)
+    _lower(lowered.backbone)
+    _lower(lowered.neck)
+    head: nn.Module = lowered.first_stage.head
+    for name, part in list(head.named_children()):
+        if name in OUTPUTS:
+            setattr(head, name, _InFp32(part))
+        else:
+            _lower(part)
     if isinstance(lowered, TwoStageDetector):
         for stage in lowered.second_stage.stages:
-            _lower(stage.layers)
-            stage.class_logits = _Pointwise(stage.class_logits)
-            stage.deltas = _Pointwise(stage.deltas)
+            for name, part in list(stage.named_children()):
+                if isinstance(part, nn.Linear):
+                    setattr(stage, name, _Pointwise(part))
+                else:
+                    _lower(part)
     return lowered
 
 

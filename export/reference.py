@@ -74,7 +74,7 @@ def _open_pairs(detector: OneStageDetector, picture: PlacedPicture) -> OpenPropo
     rows = candidates[
         undecided_pairs(boxes[candidates], classes[candidates], at_cut[candidates], chosen.nms_iou)
     ]
-    table = torch.zeros(len(rows), output.heatmaps[0].shape[1], dtype=scores.dtype)
+    table = torch.zeros(len(rows), output.logits[0].shape[1], dtype=scores.dtype)
     table[torch.arange(len(rows)), classes[rows]] = scores[rows]
     clipped = clip_boxes(boxes[None, rows], sizes)[0]
     return OpenProposals(boxes=clipped.numpy(), scores=table.numpy())

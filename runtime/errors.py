@@ -5,7 +5,7 @@ Exception
     ├── ModelFormatError           the model file is torn, not ours, or newer than this package
     ├── BackendUnavailableError    the library or device that was asked for is not here
     ├── PluginError                a native library cannot be loaded, or is of another version
-    ├── BuildError                 TensorRT cannot build an engine, or not the one that was asked for
+    ├── BuildError                 TensorRT cannot build an engine, or not the one asked for
     ├── InferenceError             the library failed while it ran the model
     ├── PictureError               a picture cannot be read, or is refused before decoding
     ├── AnnotationError            a COCO annotation or result file breaks the format

@@ -13,9 +13,9 @@ from .errors import ModelFormatError
 
 FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest it reads
 # 2 has canvas.rounding, which in 1 is "nearest", and detectors without proposals.
-# How a score comes about: root of P(class) times the root of P(object), their product, or P(class)
-# as the heat map of a detector without a second stage has it.
-ScoreRule = Literal["sqrt", "product", "heatmap"]
+# How a score comes about: root of P(class) times the root of P(object), their product, P(class) as
+# the second stage has it, or P(class) as a detector without a second stage has it.
+ScoreRule = Literal["sqrt", "product", "class", "heatmap"]
 OperatorForm = Literal[
     "standard", "fused"
 ]  # of the steps with operators of ours: docs/operators.md

@@ -75,34 +75,35 @@ def multiply_adds(trt: Any, network: Network, layer: Any) -> int:
     """Of one layer, all of whose shapes are numbers; 0 for other kinds of layers."""
     kinds = trt.LayerType
     if layer.type == kinds.CONVOLUTION:
-        return _of_convolution(trt.IConvolutionLayer, layer, of=layer.get_output(0))
+        layer.__class__ = trt.IConvolutionLayer  # the only way to a layer's own attributes
+        return _of_taps(layer, layer.get_output(0), layer.get_input(0).shape[1])
     if layer.type == kinds.DECONVOLUTION:
-        return _of_convolution(trt.IDeconvolutionLayer, layer, of=layer.get_input(0))
+        layer.__class__ = trt.IDeconvolutionLayer
+        return _of_taps(layer, layer.get_input(0), layer.num_output_maps)
     if layer.type == kinds.MATRIX_MULTIPLY:
         return _of_product(trt, layer)
     if network.plugins.get(layer.name) == "DeformConv":
         weight = layer.get_input(1).shape  # (O, C / groups, kernel height, kernel width)
-        return _volume(layer.get_output(0)) * math.prod(list(weight)[1:])
+        return _volume(layer.get_output(0)) * math.prod(int(size) for size in tuple(weight)[1:])
     return 0
 
 
-def _of_convolution(kind: Any, layer: Any, of: Any) -> int:
-    """Each number of one side meets the channels of its group on the other, at each tap."""
-    layer.__class__ = kind  # the only way to a layer's own attributes
-    other = layer.get_input(0).shape[1] if of is layer.get_output(0) else layer.num_output_maps
-    return _volume(of) * (other // layer.num_groups) * math.prod(list(layer.kernel_size_nd))
+def _of_taps(layer: Any, tensor: Any, others: int) -> int:
+    """Each number of a tensor meets, at each tap, the other side's channels of its group."""
+    taps = math.prod(int(size) for size in layer.kernel_size_nd)
+    return _volume(tensor) * (others // int(layer.num_groups)) * taps
 
 
 def _of_product(trt: Any, layer: Any) -> int:
     layer.__class__ = trt.IMatrixMultiplyLayer
     shape = layer.get_input(0).shape
     transposed = layer.op0 == trt.MatrixOperation.TRANSPOSE
-    inner = shape[-2] if transposed else shape[-1]
-    return _volume(layer.get_output(0)) * int(inner)
+    inner: int = shape[-2] if transposed else shape[-1]
+    return _volume(layer.get_output(0)) * inner
 
 
 def _volume(tensor: Any) -> int:
-    return math.prod(list(tensor.shape))
+    return math.prod(int(size) for size in tensor.shape)
 
 
 def _lowered_islands(trt: Any, network: Network) -> Iterator[str]:
@@ -148,8 +149,7 @@ def _is_border(trt: Any, network: Network, layer: Any) -> bool:
     kinds = trt.LayerType
     features = ("PyramidRoIAlign", "DeformConv")
     return (
-        layer.type
-        in (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY, kinds.SHAPE)
+        layer.type in (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY, kinds.SHAPE)
         or network.plugins.get(layer.name) in features
     )
 
@@ -171,6 +171,9 @@ def require_precision(audit: Audit, precision: str, source: str) -> None:
 
 def _largest(work: Sequence[Work]) -> str:
     others = sorted(
-        (entry for entry in work if entry.precision != "fp16"), key=lambda entry: -entry.multiply_adds
+        (entry for entry in work if entry.precision != "fp16"),
+        key=lambda entry: -entry.multiply_adds,
     )
-    return ", ".join(f"{entry.layer} ({entry.multiply_adds / 1e6:.0f} M)" for entry in others[:SHOWN])
+    return ", ".join(
+        f"{entry.layer} ({entry.multiply_adds / 1e6:.0f} M)" for entry in others[:SHOWN]
+    )

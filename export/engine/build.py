@@ -21,9 +21,9 @@ from .gpu import Gpu, current_gpu
 from .inspector import audit_engine, require_built_precision
 from .library import Library
 from .model import EngineModel
-from .network import Network, check_turing, one_line, parse_network
+from .network import Network, check_turing, parse_network
 from .options import BuildOptions, check_targets
-from .progress import Phases, make_monitor, run_stoppable
+from .progress import Phases, Stopped, make_monitor
 from .timing_cache import load_timing_cache, save_timing_cache
 
 NEWER = ("sm_86+",)  # what TensorRT-RTX builds for where no target is named
@@ -43,6 +43,7 @@ def build_engine(
     options: BuildOptions,
     out: Path,
     phases: Phases,
+    stop: threading.Event,
     *,
     source: str,
     timing_cache: Path | None = None,
@@ -51,14 +52,16 @@ def build_engine(
     """Build an engine, unless it is there already.
 
     Args:
+        phases: is told how far it is.
+        stop: once it is set, the build ends soon, and no file changes any more.
         source: the ONNX file's name, for messages.
         timing_cache: of tensorrt: where measurements are kept; None: nowhere.
         rebuild: build even what is there.
     Raises:
         BackendUnavailableError: tensorrt without a GPU.
         BuildError: the library cannot build it, or the audit fails.
-        KeyboardInterrupt: Ctrl-C; no file has changed.
         OutputError: the files cannot be written.
+        Stopped: `stop` was set.
         ValueError: a target that the library does not know.
     """
     check_targets(options.targets, library.targets or options.targets)
@@ -72,7 +75,7 @@ def build_engine(
     audit = audit_network(library, network, options.profile)
     require_precision(audit, model.manifest.precision, source)
     started = time.perf_counter()
-    plan = _build_plan(library, network, options, phases, source, timing_cache)
+    plan = _build_plan(library, network, options, phases, stop, source, timing_cache)
     seconds = time.perf_counter() - started
     built = audit_engine(library, options, plan, audit)
     require_built_precision(built, model.manifest.precision, source)
@@ -95,13 +98,17 @@ def build_engine(
             "audit": {**describe_audit(audit), "engine": built},
         },
     )
+    _check(stop)
     place_engine(out, plan, about)
     return Built(about=about, is_new=True)
 
 
-def engine_key(
-    library: Library, model: EngineModel, options: BuildOptions, gpu: Gpu | None
-) -> str:
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped
+
+
+def engine_key(library: Library, model: EngineModel, options: BuildOptions, gpu: Gpu | None) -> str:
     """A hash of all that an engine depends on."""
     parts = {
         "onnx": model.sha256,
@@ -146,24 +153,22 @@ def _build_plan(
     network: Network,
     options: BuildOptions,
     phases: Phases,
+    stop: threading.Event,
     source: str,
     timing_cache: Path | None,
 ) -> bytes:
     config = make_config(library, network, options)
-    stop = threading.Event()
     monitor = make_monitor(library.module, phases, stop)
     config.progress_monitor = monitor
     if timing_cache is not None:
         load_timing_cache(config, timing_cache)
-    library.logger.errors.clear()
-    plan = run_stoppable(
-        lambda: network.builder.build_serialized_network(network.definition, config), stop
-    )
+    _check(stop)
+    plan = network.builder.build_serialized_network(network.definition, config)
+    _check(stop)
     if plan is None:
-        errors = library.logger.errors
         raise BuildError(
             f"{source}: {library.runtime} {library.version} cannot build it: "
-            f"{one_line(errors[-1] if errors else '')}"
+            f"{library.opened.take_error()}"
         )
     if timing_cache is not None:
         save_timing_cache(config, timing_cache)

@@ -9,6 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from .build import Built
+    from .model import EngineModel
+    from .options import BuildOptions
 
 Option = typer.Option
 
@@ -19,9 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def build_command(
-    model: Annotated[
-        Path, typer.Argument(help="File of `cn2 export --ops fused`, .onnx.")
-    ],
+    model: Annotated[Path, typer.Argument(help="File of `cn2 export --ops fused`, .onnx.")],
     out: Annotated[Path, Option("--out", "-o", help="Engine to write, .engine.")],
     runtime: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def build_command(
     chosen = None if runtime is None else parse_runtime(runtime)
     hardware = None if hardware_compatible is None else parse_hardware(hardware_compatible)
     targets = () if target is None else parse_targets(target)
-    from .library import installed_runtime, open_library
+    from .library import installed_runtime
     from .model import read_model
 
     read = read_model(model)
@@ -116,9 +116,10 @@ def build_command(
         tf32=tf32,
     )
     if options.runtime == "tensorrt-rtx" and timing_cache is not None:
-        raise ValueError("--timing-cache: TensorRT-RTX measures nothing at build time; leave it out")
-    library = open_library(options.runtime)
-    _build(library, read, options, model, out, timing_cache, rebuild, save_onnx)
+        raise ValueError(
+            "--timing-cache: TensorRT-RTX measures nothing at build time; leave it out"
+        )
+    _build(read, options, model, out, timing_cache, rebuild, save_onnx)
 
 
 def check_output(out: Path) -> None:
@@ -134,9 +135,8 @@ def check_output(out: Path) -> None:
 
 
 def _build(
-    library: Any,
-    model: Any,
-    options: Any,
+    model: EngineModel,
+    options: BuildOptions,
     source: Path,
     out: Path,
     timing_cache: Path | None,
@@ -146,22 +146,27 @@ def _build(
     from .build import build_engine
     from .files import write_whole
     from .gpu import current_gpu
-    from .progress import shown_bars
+    from .library import open_library
+    from .progress import run_stoppable, shown_bars
     from .timing_cache import default_timing_cache
     from .tool_line import tool_line
 
+    library = open_library(options.runtime)
     if options.runtime == "tensorrt" and timing_cache is None:
         timing_cache = default_timing_cache(library, current_gpu())
     with shown_bars() as bars:
-        built = build_engine(
-            library,
-            model,
-            options,
-            out,
-            bars,
-            source=str(source),
-            timing_cache=timing_cache,
-            rebuild=rebuild,
+        built = run_stoppable(
+            lambda stop: build_engine(
+                library,
+                model,
+                options,
+                out,
+                bars,
+                stop,
+                source=str(source),
+                timing_cache=timing_cache,
+                rebuild=rebuild,
+            )
         )
     if save_onnx is not None:
         write_whole(save_onnx, model.onnx)
@@ -188,14 +193,18 @@ def _print_summary(out: Path, built: Built, line: str, *, is_exact: bool) -> Non
     table.add_row("runtime", f"{about.runtime} {about.version}")
     table.add_row("runs on", ", ".join(about.targets) + (f" ({about.device})" * bool(about.device)))
     profile = about.profiles[0]
-    for name, values in (("batch", profile.batch), ("height", profile.height), ("width", profile.width)):
-        table.add_row(name, "{} to {}, fastest at {}".format(values[0], values[2], values[1]))
+    for name, values in (
+        ("batch", profile.batch),
+        ("height", profile.height),
+        ("width", profile.width),
+    ):
+        table.add_row(name, f"{values[0]} to {values[2]}, fastest at {values[1]}")
     table.add_row("precision", _precision_text(about.precision, about.build["audit"]))
-    table.add_row("plan", f"sha256 {about.sha256}")
-    table.add_row("same by", line)
-    if not is_exact:
-        table.add_row("", "with the file of --save-onnx; with this one the score threshold is fixed")
-    Console(soft_wrap=True).print(table, markup=False, highlight=False)
+    table.add_row("sha256", about.sha256)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print(table)
+    note = "" if is_exact else ", but for the score threshold, which --save-onnx keeps free"
+    console.print(f"\nNVIDIA's own tool builds the same{note}:\n{line}")
 
 
 def _precision_text(precision: str, audit: dict[str, Any]) -> str:

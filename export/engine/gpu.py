@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cn2.runtime.backends.cuda_runtime import import_cuda
 from cn2.runtime.errors import BackendUnavailableError
+from cn2.runtime.machine import has_cuda_driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,21 +23,15 @@ def current_gpu() -> Gpu:
     Raises:
         BackendUnavailableError: there is none, or no driver, or cuda-bindings is not installed.
     """
-    try:
-        from cuda.bindings import runtime
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"the GPU cannot be asked for ({error}); pip install cuda-bindings"
-        ) from error
-    try:
-        status, count = runtime.cudaGetDeviceCount()
-    except RuntimeError as error:  # the driver's library is not here
-        raise BackendUnavailableError(f"no CUDA driver ({error})") from error
+    cuda = import_cuda()
+    if not has_cuda_driver():
+        raise BackendUnavailableError("no GPU: no NVIDIA driver (libcuda.so.1)")
+    status, count = cuda.cudaGetDeviceCount()
     if int(status) != 0 or not count:
         raise BackendUnavailableError(f"no GPU (cudaGetDeviceCount: {status.name})")
-    _, device = runtime.cudaGetDevice()
-    status, properties = runtime.cudaGetDeviceProperties(device)
+    _, device = cuda.cudaGetDevice()
+    status, properties = cuda.cudaGetDeviceProperties(device)
     if int(status) != 0:
         raise BackendUnavailableError(f"no GPU (cudaGetDeviceProperties: {status.name})")
-    name = properties.name.decode() if isinstance(properties.name, bytes) else properties.name
-    return Gpu(name=name.rstrip("\0"), target=f"sm_{properties.major}{properties.minor}")
+    name = properties.name.decode("utf-8", "replace").rstrip("\0")
+    return Gpu(name=name, target=f"sm_{properties.major}{properties.minor}")

@@ -43,16 +43,14 @@ def audit_engine(
 
 def _inspect(library: Library, plan: bytes) -> dict[str, Any]:
     trt = library.module
-    runtime = trt.Runtime(library.logger)
+    runtime = trt.Runtime(library.opened.log)
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # of version-compatible engines; it is our own
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        said = library.logger.errors[-1] if library.logger.errors else "no reason given"
+        said = library.opened.take_error()
         raise BuildError(f"{library.runtime} does not open the engine it has built: {said}")
-    text = engine.create_engine_inspector().get_engine_information(
-        trt.LayerInformationFormat.JSON
-    )
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -77,7 +75,9 @@ def _precision(layer: dict[str, Any]) -> str:
     """The one floating type of a layer's inputs."""
     texts = [str(of.get("Format/Datatype", "")).lower() for of in layer.get("Inputs", ())]
     found = {
-        name for name, words in TYPES.items() if any(word in text for word in words for text in texts)
+        name
+        for name, words in TYPES.items()
+        if any(word in text for word in words for text in texts)
     }
     return found.pop() if len(found) == 1 else "unknown"
 

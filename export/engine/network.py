@@ -35,9 +35,9 @@ def parse_network(library: Library, model: EngineModel, source: str) -> Network:
         BuildError: the parser refuses the file, or took another implementation than our plugin.
     """
     trt = library.module
-    builder = trt.Builder(library.logger)
+    builder = trt.Builder(library.opened.log)
     definition = builder.create_network(_strongly_typed(trt))
-    parser = trt.OnnxParser(definition, library.logger)
+    parser = trt.OnnxParser(definition, library.opened.log)
     if not parser.parse(model.onnx):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise BuildError(
@@ -95,18 +95,13 @@ def inputs_of(network: Network) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in found}
 
 
-def check_turing(
-    library: Library, network: Network, targets: Sequence[str], source: str
-) -> None:
+def check_turing(library: Library, network: Network, targets: Sequence[str], source: str) -> None:
     """Raise BuildError where TensorRT-RTX would fail: a product of fp32 matrices on Turing."""
     trt = library.module
     if TURING not in targets:
         return
     for layer in network.layers:
-        if (
-            layer.type == trt.LayerType.MATRIX_MULTIPLY
-            and layer.get_input(0).dtype == trt.float32
-        ):
+        if layer.type == trt.LayerType.MATRIX_MULTIPLY and layer.get_input(0).dtype == trt.float32:
             raise BuildError(
                 f"{source}: --target {TURING}: TensorRT-RTX has no fp32 matrix product for it, and "
                 f"{layer.name} is one; leave {TURING} out, or export with --precision fp16"

@@ -51,8 +51,9 @@ def parse_runtime(text: str) -> EngineRuntime:
 
 def parse_hardware(text: str) -> Hardware:
     """Raise ValueError unless it is one."""
-    if text == "same" or text == "ampere":
-        return text
+    for level in get_args(Hardware):
+        if level == text:
+            return level  # type: ignore[no-any-return]
     raise ValueError(f"--hardware-compatible: expected same or ampere, got {text!r}")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
+INTERRUPTED = 130  # the exit code, 128 + SIGINT
 LOOK_EVERY_S = 0.1  # how long a Ctrl-C may wait to be seen
 
 
@@ -22,7 +26,7 @@ class Phases(Protocol):
 def make_monitor(trt: Any, phases: Phases, stop: threading.Event) -> Any:
     """TensorRT's progress monitor; the build ends soon after `stop` is set, without an engine."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
@@ -39,38 +43,58 @@ def make_monitor(trt: Any, phases: Phases, stop: threading.Event) -> Any:
     return Monitor()
 
 
-def run_stoppable(work: Callable[[], Result], stop: threading.Event) -> Result:
+class Stopped(Exception):
+    """The work has seen that it is to stop."""
+
+
+def run_stoppable(work: Callable[[threading.Event], Result]) -> Result:
     """Run long foreign code in a thread of its own, so that Ctrl-C is seen while it runs.
 
+    In the main thread it would be raised inside one of the library's calls of Python, and be lost.
+
+    Args:
+        work: gets an event that is set when it is to end soon.
     Raises:
-        KeyboardInterrupt: Ctrl-C; `stop` was set, and the work has ended. A second one does not
-            wait for that.
+        KeyboardInterrupt: Ctrl-C; the work was told, and has ended. A second one ends the process.
     """
+    stop = threading.Event()
     results: list[Result] = []
     errors: list[BaseException] = []
+    ended = threading.Event()  # and not Thread.join, which takes an interrupted wait for the end
 
     def run() -> None:
         try:
-            results.append(work())
+            results.append(work(stop))
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, name="cn2-build", daemon=True)
-    thread.start()
     try:
-        _wait_for(thread)
+        thread.start()
+        _wait_for(ended)
     except KeyboardInterrupt:
         stop.set()
-        _wait_for(thread)
+        LOG.info("stopping after this step; Ctrl-C again ends at once")
+        _wait_or_exit(ended)
         raise
     if errors:
         raise errors[0]
     return results[0]
 
 
-def _wait_for(thread: threading.Thread) -> None:
-    while thread.is_alive():
-        thread.join(LOOK_EVERY_S)
+def _wait_or_exit(ended: threading.Event) -> None:
+    """A second Ctrl-C ends the process here: Python's own end could abort in the thread."""
+    try:
+        _wait_for(ended)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+
+
+def _wait_for(ended: threading.Event) -> None:
+    while not ended.wait(LOOK_EVERY_S):
+        pass
 
 
 class Bars:

@@ -36,7 +36,7 @@ from .base import (
 )
 from .native_contexts import Contexts
 from .native_images import image_of
-from .ort_operators import check_possible
+from .ort_operators import CPU_ALONE, check_fused
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,9 @@ class NativeBackend:
         library.model_open(os.fsencode(path), byref(options), byref(model))
         backend = cls(library, model, device, path)
         if fused:
-            check_possible(backend.manifest, path, on_cpu=device == "cpu")
+            check_fused(backend.manifest, path)
+            if device != "cpu" and "fused operators" not in backend.runtime:
+                raise BackendUnavailableError(f"{path}: {CPU_ALONE}")
         logger.info("%s: native, %s", path, backend.runtime)
         return backend
 

@@ -16,7 +16,6 @@ class DeformConv {
   };
 
   static constexpr const char* kName = "DeformConv";
-  static constexpr int32_t kOutputs = 1;
   inline static const std::array kFields{
       PluginField{"kernel_shape", nullptr, PluginFieldType::kINT32},
       PluginField{"strides", nullptr, PluginFieldType::kINT32},
@@ -51,6 +50,7 @@ class DeformConv {
     fields.add("offset_group", offset_groups_);
   }
 
+  static int32_t count_outputs() { return 1; }
   static Kind input(int32_t) { return Kind::kFeature; }
   static Kind output(int32_t) { return Kind::kFeature; }
 

@@ -12,7 +12,6 @@ class DetectionNms {
   using Shape = DetectionNmsShape;
 
   static constexpr const char* kName = "DetectionNMS";
-  static constexpr int32_t kOutputs = 4;
   inline static const std::array kFields{
       PluginField{"detections", nullptr, PluginFieldType::kINT32},
       PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32}};
@@ -30,6 +29,7 @@ class DetectionNms {
     fields.add("iou_threshold", iou_threshold_);
   }
 
+  static int32_t count_outputs() { return 4; }
   static Kind input(int32_t) { return Kind::kFloat; }
   static Kind output(int32_t index) { return index % 3 == 0 ? Kind::kInt : Kind::kFloat; }
 

@@ -29,11 +29,12 @@ bool catch_all(const char* name, const Function& function) noexcept {
 }
 
 // Op is copyable and never changes, so that all threads may share one. It has
-//   kName, kOutputs (their count), kFields (array of PluginField: names and types);
+//   kName, kFields (array of PluginField: names and types);
 //   Op(const Fields&)                    throws PluginError;
 //   void write(StoredFields&) const      what the constructor reads;
+//   int32_t count_outputs() const;
 //   static Kind input(int32_t), output(int32_t);
-//   void make_shapes(const DimsExprs* inputs, int32_t count, ShapeMaker&, DimsExprs* outputs) const;
+//   void make_shapes(std::span<const DimsExprs> inputs, ShapeMaker&, DimsExprs* outputs) const;
 //   Shape shape(const Sizes&) const      throws PluginError unless a call can have these sizes;
 //   static size_t workspace(const Shape&);
 //   cudaError_t launch(const Shape&, FeatureType, const void* const* inputs, void* const* outputs,
@@ -75,7 +76,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   const char* getPluginNamespace() const noexcept override { return namespace_; }
 
   // ---- IPluginV3OneBuild
-  int32_t getNbOutputs() const noexcept override { return Op::kOutputs; }
+  int32_t getNbOutputs() const noexcept override { return op_.count_outputs(); }
 
   int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t input_count,
                           const nvinfer1::DynamicPluginTensorDesc*, int32_t) noexcept override {

@@ -7,23 +7,21 @@ namespace {
 using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 
+// A plugin must know how many outputs its node has, and sees only the attributes: so `classed` says it.
 class ProposalNms {
  public:
-  struct Shape {
-    ProposalNmsShape call;
-    bool classed;
-  };
+  using Shape = ProposalNmsShape;
 
   static constexpr const char* kName = "ProposalNMS";
-  // A plugin does not know how many outputs its node has: without classes, nothing is attached to the third,
-  // which is zeros.
-  static constexpr int32_t kOutputs = 3;
   inline static const std::array kFields{
       PluginField{"proposals", nullptr, PluginFieldType::kINT32},
-      PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32}};
+      PluginField{"iou_threshold", nullptr, PluginFieldType::kFLOAT32},
+      PluginField{"classed", nullptr, PluginFieldType::kINT32}};
 
   explicit ProposalNms(const Fields& fields)
-      : proposals_(fields.get_int("proposals")), iou_threshold_(fields.get_float("iou_threshold")) {
+      : proposals_(fields.get_int("proposals")),
+        iou_threshold_(fields.get_float("iou_threshold")),
+        classed_(fields.get_ints("classed", 1, 0)[0] != 0) {
     if (proposals_ < 1) {
       throw PluginError("proposals: expected 1 or more, got " + std::to_string(proposals_));
     }
@@ -32,7 +30,10 @@ class ProposalNms {
   void write(StoredFields& fields) const {
     fields.add("proposals", proposals_);
     fields.add("iou_threshold", iou_threshold_);
+    fields.add("classed", classed_ ? int64_t{1} : int64_t{0});
   }
+
+  int32_t count_outputs() const { return classed_ ? 3 : 2; }
 
   static Kind input(int32_t index) { return index == 2 ? Kind::kInt : Kind::kFloat; }
   static Kind output(int32_t index) { return input(index); }
@@ -42,45 +43,44 @@ class ProposalNms {
     const ShapeMaker::Size batch = inputs[0].d[0];
     const ShapeMaker::Size rows = make.number(proposals_);
     outputs[0] = make.shape({batch, rows, make.number(4)});
-    outputs[1] = outputs[2] = make.shape({batch, rows});
+    for (int32_t i = 1; i < count_outputs(); ++i) {
+      outputs[i] = make.shape({batch, rows});
+    }
   }
 
   Shape shape(const Sizes& sizes) const {
     const int64_t* boxes = sizes.expect(0, "boxes", {-1, -1, 4});
     sizes.expect(1, "scores", {boxes[0], boxes[1]});
-    const bool classed = sizes.inputs.size() > 2;
-    if (classed) {
+    if (classed_) {
       sizes.expect(2, "classes", {boxes[0], boxes[1]});
     }
-    const Shape made{{boxes[0], boxes[1], proposals_, iou_threshold_}, classed};
-    if (!is_possible_on_cuda(made.call)) {
+    if (sizes.inputs.size() > 2 && !classed_) {
+      throw PluginError("expected attribute classed = 1 with input classes, got 0; export again");
+    }
+    const Shape made{boxes[0], boxes[1], proposals_, iou_threshold_};
+    if (!is_possible_on_cuda(made)) {
       throw PluginError(
           "expected sizes and attributes as in docs/operators.md, got one out of range");
     }
     return made;
   }
 
-  static size_t workspace(const Shape& shape) { return proposal_nms_workspace_size(shape.call); }
+  static size_t workspace(const Shape& shape) { return proposal_nms_workspace_size(shape); }
 
   cudaError_t launch(const Shape& shape, FeatureType, const void* const* inputs,
                      void* const* outputs, void* workspace, cudaStream_t stream) const {
-    auto* classes = static_cast<int32_t*>(outputs[2]);
-    if (!shape.classed && classes != nullptr) {
-      const auto bytes = static_cast<size_t>(shape.call.batch * proposals_) * sizeof *classes;
-      if (const cudaError_t failure = cudaMemsetAsync(classes, 0, bytes, stream)) {
-        return failure;
-      }
-    }
-    return proposal_nms_cuda(
-        static_cast<const float*>(inputs[0]), static_cast<const float*>(inputs[1]),
-        shape.classed ? static_cast<const int32_t*>(inputs[2]) : nullptr, shape.call,
-        static_cast<float*>(outputs[0]), static_cast<float*>(outputs[1]),
-        shape.classed ? classes : nullptr, workspace, ProposalNms::workspace(shape), stream);
+    return proposal_nms_cuda(static_cast<const float*>(inputs[0]),
+                             static_cast<const float*>(inputs[1]),
+                             classed_ ? static_cast<const int32_t*>(inputs[2]) : nullptr, shape,
+                             static_cast<float*>(outputs[0]), static_cast<float*>(outputs[1]),
+                             classed_ ? static_cast<int32_t*>(outputs[2]) : nullptr, workspace,
+                             ProposalNms::workspace(shape), stream);
   }
 
  private:
   int64_t proposals_;
   float iou_threshold_;
+  bool classed_;
 };
 
 }  // namespace

@@ -15,7 +15,6 @@ class PyramidRoIAlign {
   };
 
   static constexpr const char* kName = "PyramidRoIAlign";
-  static constexpr int32_t kOutputs = 1;
   inline static const std::array kFields{
       PluginField{"strides", nullptr, PluginFieldType::kINT32},
       PluginField{"level_borders", nullptr, PluginFieldType::kFLOAT32},
@@ -48,6 +47,7 @@ class PyramidRoIAlign {
     fields.add("sampling_ratio", sampling_ratio_);
   }
 
+  static int32_t count_outputs() { return 1; }
   static Kind input(int32_t index) { return index == 0 ? Kind::kFloat : Kind::kFeature; }
   static Kind output(int32_t) { return Kind::kFeature; }
 
