@@ -18,6 +18,8 @@ from pathlib import Path
 from gpu_job import Job, Row, skip
 
 STEP = Path(__file__).resolve().parent / "gpu_step.py"
+ROOT = STEP.parent.parent
+BUILD = ROOT / "build" / "cuda"
 FORMS = ("standard", "fused", "fp16")
 LIMITS_S = {  # of one step; the suite's own limit cuts them, too
     "compile": 240,
@@ -104,7 +106,12 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
     words = [*(command or (sys.executable, str(STEP))), *job.words()]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as rows:
         process = subprocess.Popen(
-            words, stdout=rows, stderr=said, start_new_session=True, cwd=STEP.parent.parent
+            words,
+            stdout=rows,
+            stderr=said,
+            start_new_session=True,
+            cwd=ROOT,
+            env=os.environ | library_folder(),
         )
         try:
             status = process.wait(limit_s)
@@ -118,6 +125,12 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
             yield skip(f"the rest of {job.name}", f"{ended}; {last_line(said)}")
     seconds = round(time.monotonic() - begin, 2)
     yield {"kind": "step", "step": job.name, "seconds": seconds, "ended": ended}
+
+
+def library_folder() -> dict[str, str]:
+    """Where the steps find the native libraries: what `compile` has built, if it has built all."""
+    is_whole = (BUILD / "libcn2.so").is_file()
+    return {"CN2_LIBRARY_DIR": str(BUILD)} if is_whole else {}
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
