@@ -44,6 +44,22 @@ DROPPED = {
     ],
     "VExecutionContext": ["allInputShapesSpecified("],
 }
+# The same of the one interface that is a class of pure methods itself; what is left are as many as
+# in the table of TensorRT 11.4's and TensorRT-RTX 1.7's registry, in this order.
+REGISTRY = "NvInferRuntimeCommon.h"
+DROPPED_OF_REGISTRY = [
+    r"\bregisterCreator\(\s*IPluginCreator&",
+    r"getPluginCreatorList\(",
+    r"getPluginCreator\(",
+    r"deregisterCreator\(IPluginCreator const&",
+]
+# TensorRT 11's logger is a versioned interface, whose methods come before `log`.
+VERSIONED_LOGGER = (
+    "class ILogger\n{\npublic:\n",
+    "class ILogger : public IVersionedInterface\n{\npublic:\n"
+    "    InterfaceInfo getInterfaceInfo() const noexcept override\n    {\n"
+    '        return InterfaceInfo{"ILogger", 1, 0};\n    }\n',
+)
 
 
 def main() -> int:
@@ -129,6 +145,10 @@ def without_dropped(found: dict[str, bytes]) -> dict[str, bytes]:
             body = r"[^{;]*\{.*?\n    \}\n"
             public_class = "I" + virtual_class[1:]
             drop(texts, HEADER, public_class, rf"TRT_DEPRECATED [^;{{]*?{re.escape(method)}{body}")
+    for method in DROPPED_OF_REGISTRY:
+        pattern = rf"TRT_DEPRECATED virtual [^;]*?{method}[^;]*;\n"
+        drop(texts, REGISTRY, "IPluginRegistry", pattern)
+    texts[HEADER] = replace_once(texts[HEADER], *VERSIONED_LOGGER)
     version = re.sub(r"(_MAJOR_ENTERPRISE) \d+", r"\1 11", texts["NvInferVersion.h"])
     texts["NvInferVersion.h"] = re.sub(r"((?:MINOR|PATCH|BUILD)_ENTERPRISE) \d+", r"\1 0", version)
     return {name: text.encode() for name, text in texts.items()}
@@ -149,6 +169,17 @@ def drop(texts: dict[str, str], name: str, class_name: str, pattern: str) -> Non
     if count != 1:
         raise ValueError(f"expected one {pattern!r} in {class_name} of {name}, found {count}")
     texts[name] = text[: start.end()] + left + text[end:]
+
+
+def replace_once(text: str, old: str, new: str) -> str:
+    """The text with another part.
+
+    Raises:
+        ValueError: what is to be replaced is not there just once.
+    """
+    if text.count(old) != 1:
+        raise ValueError(f"expected one {old!r} in {HEADER}, found {text.count(old)}")
+    return text.replace(old, new)
 
 
 def write(name: str, found: dict[str, bytes]) -> None:

@@ -19,6 +19,7 @@ ScoreRule = Literal["sqrt", "product", "class", "heatmap"]
 OperatorForm = Literal[
     "standard", "fused"
 ]  # of the steps with operators of ours: docs/operators.md
+Precision = Literal["fp32", "fp16", "int8"]  # what most of the graph computes in: docs/precision.md
 DEFAULT_OPS: OperatorForm = "standard"  # of an export
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
@@ -35,7 +36,7 @@ class Manifest:
     category_ids: tuple[int, ...]  # the dataset's own id of each class
     canvas: CanvasRule
     batch: int | None = None  # pictures a run; None: any number
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     ops: OperatorForm = "standard"
     proposals: int | None  # first-stage boxes per picture; None: there is no second stage
     detections: int  # most detections per picture

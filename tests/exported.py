@@ -15,7 +15,7 @@ from cn2.export.describe import Origin
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cn2.runtime.manifest import OperatorForm
+from cn2.runtime.manifest import OperatorForm, Precision
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.deformable import OFFSETS
@@ -93,11 +93,15 @@ def _spread_at_first_call(layer: nn.Module, spread: float) -> None:
 
 
 def export_to(
-    folder: Path, model: AnyDetector, config: Config, ops: OperatorForm = "standard"
+    folder: Path,
+    model: AnyDetector,
+    config: Config,
+    ops: OperatorForm = "standard",
+    precision: Precision = "fp32",
 ) -> Exported:
     """Export to a file of the preset's name, any canvas, any batch."""
-    path = folder / f"{config.preset}-{ops}.onnx"
-    export_onnx(model, config, path, origin=ORIGIN, ops=ops)
+    path = folder / f"{config.preset}-{ops}-{precision}.onnx"
+    export_onnx(model, config, path, origin=ORIGIN, ops=ops, precision=precision)
     return Exported(model=model, config=config, path=path)
 
 

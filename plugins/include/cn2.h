@@ -100,10 +100,11 @@ typedef struct cn2_model cn2_model;
 typedef struct cn2_model_options {
   uint32_t struct_size;
   int32_t threads;          /* CPU threads of one call, at most 1024; 0: one per core */
-  const char *device;       /* "cpu", "cuda", "cuda:1"; null: "cpu" */
-  const char *runtime_path; /* the ONNX Runtime library to load; null: $CN2_ONNXRUNTIME, one that
-                               the process has loaded, the Python package's beside libcn2, the
-                               system's */
+  const char *device;       /* "cpu", "cuda", "cuda:1"; null: "cpu", and "cuda" for an engine,
+                               which runs nowhere else */
+  const char *runtime_path; /* the library of ONNX Runtime, or of TensorRT for an engine, to load;
+                               null: $CN2_ONNXRUNTIME or $CN2_TENSORRT, one that the process has
+                               loaded, the Python package's beside libcn2, the system's */
   int32_t standard_ops;     /* not 0: do not use the kernels of this library (docs/operators.md) */
 } cn2_model_options;
 
@@ -174,7 +175,8 @@ enum {
                     range, as OpenCV's COLOR_YUV2RGB_NV12; width and height are even */
 };
 
-enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized on the host for now */
+enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized there where an engine
+                                        runs and libcn2_cuda is beside libcn2, else on the host */
 
 typedef struct cn2_image {
   uint32_t struct_size;
@@ -220,9 +222,12 @@ typedef struct cn2_detection {
 typedef struct cn2_detect_options {
   uint32_t struct_size;
   float score_threshold; /* keep detections above it; below 0: the model's own */
+  void *cuda_stream;     /* a CUstream or cudaStream_t of the model's device on which the pictures
+                            become ready: the model runs after what is on it (an engine: on it).
+                            null: they are ready now. CUDA's default stream is (void *)1 here. */
 } cn2_detect_options;
 
-#define CN2_DETECT_OPTIONS_INIT {sizeof(cn2_detect_options), -1.0f}
+#define CN2_DETECT_OPTIONS_INIT {sizeof(cn2_detect_options), -1.0f, NULL}
 
 /* Find the objects in pictures.
  *   images       `image_count` pictures of any sizes and formats; a picture's result does not
@@ -246,9 +251,12 @@ typedef struct cn2_timings {
   float preprocess_ms;  /* formats, resize, canvas */
   float inference_ms;   /* inside the runtime */
   float postprocess_ms; /* boxes to the pictures' own pixels */
+  float device_preprocess_ms; /* by the CUDA device's clock, of engines alone: until the canvases
+                                 are in its memory, copied or made there from pictures in it, */
+  float device_inference_ms;  /* and from then on until the results are on the host */
 } cn2_timings;
 
-#define CN2_TIMINGS_INIT {sizeof(cn2_timings), 0.0f, 0.0f, 0.0f}
+#define CN2_TIMINGS_INIT {sizeof(cn2_timings), 0.0f, 0.0f, 0.0f, 0.0f, 0.0f}
 
 /* Where the time of the context's last cn2_detect or cn2_infer went, all its pictures together;
  * zeros before the first. */

@@ -67,15 +67,17 @@ cn2::EngineOptions read_options(const cn2_model_options* given) {
   cn2::EngineOptions result;
   result.threads = options.threads;
   result.cuda_device = cn2::parse_device(options.device == nullptr ? "cpu" : options.device);
+  result.device_given = options.device != nullptr;
   result.runtime_path = options.runtime_path == nullptr ? "" : options.runtime_path;
   result.standard_ops = options.standard_ops != 0;
   return result;
 }
 
-float read_threshold(const cn2_detect_options* given) {
+cn2::CallOptions read_call_options(const cn2_detect_options* given) {
   const cn2_detect_options defaults = CN2_DETECT_OPTIONS_INIT;
-  return given == nullptr ? defaults.score_threshold
-                          : cn2::read_struct(given, defaults, {"options"}).score_threshold;
+  const cn2_detect_options options =
+      given == nullptr ? defaults : cn2::read_struct(given, defaults, {"options"});
+  return {options.score_threshold, options.cuda_stream};
 }
 
 cn2_model_info describe(const cn2::Manifest& manifest) {
@@ -244,13 +246,13 @@ cn2_status cn2_detect(cn2_context* context, const cn2_image* images, size_t imag
                       size_t* counts) {
   return guard([&] {
     check_pointer(context, "context");
-    const float threshold = read_threshold(options);
+    const cn2::CallOptions call = read_call_options(options);
     check_room(image_count, detections, capacity);
     if (image_count > 0) {
       check_pointer(counts, "counts");
     }
     const cn2::ImageList list(images, image_count);
-    context->context.detect(list, threshold, {detections, capacity, counts});
+    context->context.detect(list, call, {detections, capacity, counts});
   });
 }
 
@@ -258,8 +260,9 @@ cn2_status cn2_context_get_timings(const cn2_context* context, cn2_timings* timi
   return guard([&] {
     check_pointer(context, "context");
     const cn2::Timings& measured = context->context.timings();
-    const cn2_timings result = {sizeof(cn2_timings), measured.preprocess_ms, measured.inference_ms,
-                                measured.postprocess_ms};
+    const cn2_timings result = {sizeof(cn2_timings),           measured.preprocess_ms,
+                                measured.inference_ms,         measured.postprocess_ms,
+                                measured.device_preprocess_ms, measured.device_inference_ms};
     cn2::write_struct(result, timings, {"timings"});
   });
 }
@@ -273,8 +276,13 @@ cn2_status cn2_infer(cn2_context* context, const uint8_t* canvases, int32_t batc
     check_pointer(picture_sizes, "picture_sizes");
     const cn2_raw_detections defaults = CN2_RAW_DETECTIONS_INIT;
     cn2::read_struct(raw, defaults, {"raw"});  // before the work
-    const cn2::EngineInput input = {canvases, batch, height, width, picture_sizes};
-    const cn2::EngineOutput output = context->context.infer(input, read_threshold(options));
+    cn2::EngineInput input;
+    input.canvases = canvases;
+    input.batch = batch;
+    input.height = height;
+    input.width = width;
+    input.picture_sizes = picture_sizes;
+    const cn2::EngineOutput output = context->context.infer(input, read_call_options(options));
     const cn2_raw_detections result = {sizeof(cn2_raw_detections),
                                        output.rows,
                                        output.num_detections,

@@ -7,6 +7,8 @@
 namespace cn2 {
 namespace {
 
+constexpr size_t kMaxBatch = 8;  // pictures a run where the model takes any number
+
 void check_range(const char* name, const int32_t* values, size_t count, int32_t largest,
                  const std::string& source) {
   const auto [lowest, highest] = std::minmax_element(values, values + count);
@@ -17,6 +19,23 @@ void check_range(const char* name, const int32_t* values, size_t count, int32_t 
 }
 
 }  // namespace
+
+uint8_t* DirectRun::canvas_memory(size_t, size_t bytes) {
+  canvases_.resize(std::max(canvases_.size(), bytes));
+  return canvases_.data();
+}
+
+void DirectRun::begin(size_t, const EngineInput& input) {
+  input_ = input;
+}
+
+EngineOutput DirectRun::finish(size_t) {
+  return infer(input_);
+}
+
+int32_t any_batch(const Manifest& manifest, size_t waiting) {
+  return manifest.batch != 0 ? manifest.batch : static_cast<int32_t>(std::min(waiting, kMaxBatch));
+}
 
 void check_output(const Manifest& manifest, const EngineOutput& output, int32_t batch,
                   const std::string& source) {

@@ -25,23 +25,35 @@ void check_hash(const std::string& path, const std::string& sidecar, const std::
   }
 }
 
-}  // namespace
-
-std::string read_engine_manifest(const std::string& path) {
-  const std::string sidecar = path + ".json";
-  const MappedFile file(sidecar);
-  const json::Value value = parse_sidecar(file.bytes(), sidecar);
-  Fields fields(value, sidecar + ": ");
-  const json::Value& manifest = fields.get("manifest");
-  check_hash(path, sidecar, fields.string("sha256"));
-  fields.finish();
-  return std::string(manifest.written);
+// The text of a key that an older sidecar lacks.
+std::string optional_text(Fields& fields, std::string_view key) {
+  return fields.find(key) == nullptr ? "" : fields.string(key);
 }
 
-std::unique_ptr<Engine> open_tensorrt_engine(const std::string& path, const Manifest& /*manifest*/,
-                                             const EngineOptions& /*options*/) {
-  fail(CN2_UNAVAILABLE, path,
-       ": TensorRT engines: not built into this libcn2; open the .onnx file");
+}  // namespace
+
+EngineSidecar read_engine_sidecar(const std::string& path) {
+  const std::string name = path + ".json";
+  const MappedFile file(name);
+  const json::Value value = parse_sidecar(file.bytes(), name);
+  Fields fields(value, name + ": ");
+  EngineSidecar sidecar;
+  sidecar.manifest_json = fields.get("manifest").written;
+  sidecar.sha256 = fields.string("sha256");
+  sidecar.is_rtx = fields.choice("runtime", {"tensorrt", "tensorrt-rtx"}) == "tensorrt-rtx";
+  sidecar.version = optional_text(fields, "version");
+  // For other readers; the plan itself says how it is to be run.
+  for (const char* key : {"targets", "device", "profiles", "precision", "build"}) {
+    fields.find(key);
+  }
+  fields.finish();
+  return sidecar;
+}
+
+std::string read_engine_manifest(const std::string& path) {
+  EngineSidecar sidecar = read_engine_sidecar(path);
+  check_hash(path, path + ".json", sidecar.sha256);
+  return std::move(sidecar.manifest_json);
 }
 
 }  // namespace cn2

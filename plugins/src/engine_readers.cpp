@@ -7,6 +7,7 @@
 #include "error.h"
 #include "onnx_file.h"
 #include "onnxruntime/engine.h"
+#include "tensorrt/engine.h"
 
 namespace cn2 {
 namespace {

@@ -33,11 +33,13 @@ constexpr size_t kImage[] = {
     CN2_END(cn2_image, pitch),       CN2_END(cn2_image, chroma), CN2_END(cn2_image, chroma_pitch)};
 
 constexpr size_t kDetectOptions[] = {CN2_END(cn2_detect_options, struct_size),
-                                     CN2_END(cn2_detect_options, score_threshold)};
+                                     CN2_END(cn2_detect_options, score_threshold),
+                                     CN2_END(cn2_detect_options, cuda_stream)};
 
 constexpr size_t kTimings[] = {
-    CN2_END(cn2_timings, struct_size), CN2_END(cn2_timings, preprocess_ms),
-    CN2_END(cn2_timings, inference_ms), CN2_END(cn2_timings, postprocess_ms)};
+    CN2_END(cn2_timings, struct_size),          CN2_END(cn2_timings, preprocess_ms),
+    CN2_END(cn2_timings, inference_ms),         CN2_END(cn2_timings, postprocess_ms),
+    CN2_END(cn2_timings, device_preprocess_ms), CN2_END(cn2_timings, device_inference_ms)};
 
 constexpr size_t kRawDetections[] = {
     CN2_END(cn2_raw_detections, struct_size),    CN2_END(cn2_raw_detections, rows),

@@ -92,7 +92,11 @@ class Detection(ctypes.Structure):
 
 
 class DetectOptions(Sized):
-    _fields_ = (("struct_size", c_uint32), ("score_threshold", c_float))
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("score_threshold", c_float),
+        ("cuda_stream", c_void_p),
+    )
 
 
 class Timings(Sized):
@@ -101,6 +105,8 @@ class Timings(Sized):
         ("preprocess_ms", c_float),
         ("inference_ms", c_float),
         ("postprocess_ms", c_float),
+        ("device_preprocess_ms", c_float),
+        ("device_inference_ms", c_float),
     )
 
 

@@ -82,6 +82,7 @@ def test_proposal_nms(k: int, library: Path | None) -> None:
     assert attributes_of(node) == {
         "proposals": k,
         "iou_threshold": pytest.approx(largest_float32(0.6), abs=0),
+        "classed": 0,
         "plugin_namespace": b"cn2",
     }
     assert list(function.output) == ["kept_boxes", "kept_scores"]
@@ -99,6 +100,7 @@ def test_class_nms(detections: int, labels: int, library: Path | None) -> None:
     proto = fused_graph(function, example, ((0,), (0,), (0,)))
     node, body = contract_of(proto)
     assert (node.op_type, attributes_of(node)["proposals"]) == ("ProposalNMS", detections)
+    assert attributes_of(node)["classed"] == 1
     assert list(body.input) == ["boxes", "scores", "classes"]
     given = {output: node for node in proto.graph.node for output in node.output}[node.input[2]]
     assert (given.op_type, attributes_of(given)["to"]) == ("Cast", onnx.TensorProto.INT32)

@@ -147,8 +147,8 @@ def write_engine(folder: Path, **changes: Any) -> Path:
 def test_engines_are_checked_before_anything_looks_at_them(
     library: Library, tmp_path: Path
 ) -> None:
-    path = write_engine(tmp_path)
-    refused(library, open_status(library, path), UNAVAILABLE, "TensorRT engines: not built")
+    path, sound = write_engine(tmp_path), "an engine runs on a CUDA device"
+    refused(library, open_status(library, path, device=b"cpu"), UNAVAILABLE, sound)
     for size in (0, 1, 55, 56, 63, 64, 65, 119, 120, 1000):  # paddings of the hash
         content = bytes(range(256)) * 4
         path.write_bytes(content[:size])
@@ -156,13 +156,15 @@ def test_engines_are_checked_before_anything_looks_at_them(
         write = {"sha256": hashlib.sha256(content[:size]).hexdigest()}
         write_engine(tmp_path, **write)
         path.write_bytes(content[:size])
-        refused(library, open_status(library, path), UNAVAILABLE, "not built")
+        refused(library, open_status(library, path, device=b"cpu"), UNAVAILABLE, sound)
     for changes, said in (
         ({"sha256": "ab" * 32}, "expected sha256 abab"),
         ({"sha256": None}, "expected a key sha256"),
         ({"manifest": None}, "expected a key manifest"),
         ({"manifest": 5}, "expected a cn2 manifest with a format_version"),
         ({"plan": 1}, 'unknown key "plan"'),
+        ({"runtime": "onnx"}, "runtime: expected tensorrt or tensorrt-rtx"),
+        ({"version": 10}, "version: expected a text"),
     ):
         refused(library, open_status(library, write_engine(tmp_path, **changes)), MODEL_ERROR, said)
     Path(f"{path}.json").unlink()

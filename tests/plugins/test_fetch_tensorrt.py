@@ -75,6 +75,25 @@ def test_methods_lie_where_both_libraries_have_them(
     assert tuple(found) == SLOTS[method]
 
 
+def test_the_registry_has_lost_what_was_deprecated(
+    fetch: ModuleType, real: dict[str, bytes]
+) -> None:
+    """A table of 15, with two destructors, in TensorRT 11.4 and TensorRT-RTX 1.7; 19 in 10.14."""
+    made = fetch.without_dropped(real)
+    for headers, count in ((real, 19 - 2), (made, 15 - 2)):
+        text = re.sub(r"//[^\n]*", "", headers["NvInferRuntimeCommon.h"].decode())
+        body = re.search(r"class IPluginRegistry\s*{.*?\n};", text, re.S)
+        assert body is not None
+        assert len(re.findall(r"virtual [^;~]*= 0;", body[0])) == count
+
+
+def test_the_logger_is_a_versioned_interface(fetch: ModuleType, real: dict[str, bytes]) -> None:
+    """TensorRT 11.4 and TensorRT-RTX 1.7 call the fifth method of its table."""
+    made = fetch.without_dropped(real)
+    assert b"class ILogger : public IVersionedInterface\n" in made["NvInferRuntime.h"]
+    assert b"class ILogger\n" in real["NvInferRuntime.h"]
+
+
 def test_version_and_wrappers(fetch: ModuleType, real: dict[str, bytes]) -> None:
     made = fetch.without_dropped(real)
     assert b"TRT_MAJOR_ENTERPRISE 11" in made["NvInferVersion.h"]

@@ -4,6 +4,7 @@
 #include <array>
 #include <span>
 
+#include "contract.h"
 #include "error.h"
 #include "log.h"
 #include "onnxruntime/graph.h"
@@ -20,7 +21,7 @@ struct Shared {
   bool takes_threshold;
 };
 
-class OrtRun final : public EngineRun {
+class OrtRun final : public DirectRun {
  public:
   explicit OrtRun(const Shared& shared)
       : shared_(shared),
@@ -31,6 +32,7 @@ class OrtRun final : public EngineRun {
         outputs_{Value(api_.ReleaseValue), Value(api_.ReleaseValue), Value(api_.ReleaseValue),
                  Value(api_.ReleaseValue)} {}
 
+ protected:
   EngineOutput infer(const EngineInput& input) override {
     run(input);
     EngineOutput output;
@@ -146,7 +148,7 @@ class OrtRun final : public EngineRun {
 class OrtEngine final : public Engine {
  public:
   OrtEngine(Shared shared, const Manifest& manifest, const EngineOptions& options)
-      : shared_(std::move(shared)), cuda_device_(options.cuda_device) {
+      : shared_(std::move(shared)), manifest_(manifest), cuda_device_(options.cuda_device) {
     const bool fused = uses_kernels(manifest, options);
     description_ = text("onnxruntime ", shared_.parts.library.version, " on ", shared_.device, ", ",
                         fused ? "fused" : "standard", " operators");
@@ -155,11 +157,13 @@ class OrtEngine final : public Engine {
   std::unique_ptr<EngineRun> create_run() const override {
     return std::make_unique<OrtRun>(shared_);
   }
+  int32_t batch_for(Size, size_t waiting) const override { return any_batch(manifest_, waiting); }
   std::string description() const override { return description_; }
   std::optional<int> cuda_device() const override { return cuda_device_; }
 
  private:
   Shared shared_;
+  Manifest manifest_;
   std::optional<int> cuda_device_;
   std::string description_;
 };

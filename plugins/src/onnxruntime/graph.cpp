@@ -3,27 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "contract.h"
+
 namespace cn2 {
 namespace {
-
-// One input or output.
-struct Port {
-  std::string name;
-  std::string type;            // "uint8"
-  std::vector<int64_t> shape;  // -1: any
-};
-
-struct Expected {
-  const char* name;
-  const char* type;
-  size_t dimensions;
-};
-
-constexpr std::array kInputs = {Expected{"images", "uint8", 4},
-                                Expected{"image_sizes", "int32", 2}};
-constexpr std::array kOutputs = {Expected{"num_detections", "int32", 1},
-                                 Expected{"boxes", "float", 3}, Expected{"scores", "float", 2},
-                                 Expected{"classes", "int32", 2}};
 
 class GraphReader {
  public:
@@ -119,67 +102,11 @@ class GraphReader {
   OrtAllocator* allocator_ = nullptr;
 };
 
-std::string line(const std::string& name, const std::string& type, size_t dimensions) {
-  return text(name, " ", type, " of ", dimensions, " dimensions");
-}
-
-template <class Expectations>
-void check_ports(const char* what, const Expectations& expected, const std::vector<Port>& ports,
-                 const std::string& path) {
-  std::vector<std::string> wanted;
-  std::vector<std::string> found;
-  for (const Expected& port : expected) {
-    wanted.push_back(line(port.name, port.type, port.dimensions));
-  }
-  for (const Port& port : ports) {
-    found.push_back(line(port.name, port.type, port.shape.size()));
-  }
-  if (std::is_permutation(wanted.begin(), wanted.end(), found.begin(), found.end())) {
-    return;
-  }
-  const auto join = [](const std::vector<std::string>& lines) {
-    std::string all;
-    for (const std::string& one : lines) {
-      all += text(all.empty() ? "" : ", ", one);
-    }
-    return all;
-  };
-  fail(CN2_MODEL_ERROR, path, ": expected the ", what, " ", join(wanted), ", got ", join(found));
-}
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string all;
-  for (const int64_t side : shape) {
-    all += text(all.empty() ? "" : ", ", side < 0 ? "any" : text(side));
-  }
-  return "(" + all + ")";
-}
-
-void check_images(const Port& images, const Manifest& manifest, const std::string& path) {
-  const auto side = [](int32_t value) { return value == 0 ? int64_t{-1} : int64_t{value}; };
-  const Size fixed = manifest.canvas.fixed.value_or(Size{});
-  const std::vector<int64_t> wanted = {side(manifest.batch), side(fixed.height), side(fixed.width),
-                                       3};
-  std::vector<int64_t> found = images.shape;
-  std::replace_if(found.begin(), found.end(), [](int64_t value) { return value < 0; }, -1);
-  if (found != wanted) {
-    fail(CN2_MODEL_ERROR, path, ": expected images of shape ", shape_text(wanted),
-         " by its manifest, got ", shape_text(found));
-  }
-}
-
 }  // namespace
 
 void check_graph(const OrtParts& parts, const Manifest& manifest, const std::string& path) {
   const GraphReader reader(parts, path);
-  const std::vector<Port> inputs = reader.inputs();
-  check_ports("inputs", kInputs, inputs, path);
-  check_ports("outputs", kOutputs, reader.outputs(), path);
-  for (const Port& port : inputs) {
-    if (port.name == kInputNames[0]) {
-      check_images(port, manifest, path);
-    }
-  }
+  check_contract(reader.inputs(), reader.outputs(), manifest, path);
 }
 
 bool takes_threshold(const OrtParts& parts) {

@@ -2,15 +2,11 @@
 // (docs/model-file.md).
 #pragma once
 
-#include <array>
 #include <string>
 
 #include "onnxruntime/session.h"
 
 namespace cn2 {
-
-inline constexpr std::array kInputNames = {"images", "image_sizes", "score_threshold"};
-inline constexpr std::array kOutputNames = {"num_detections", "boxes", "scores", "classes"};
 
 // Throws Error (CN2_MODEL_ERROR) unless inputs and outputs have the contract's names, types and
 // dimensions, and the batch and canvas are the manifest's.

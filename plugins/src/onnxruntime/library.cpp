@@ -1,14 +1,12 @@
 #include "onnxruntime/library.h"
 
 #include <dlfcn.h>
-#include <link.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <string_view>
-#include <system_error>
 #include <vector>
 
+#include "beside.h"
 #include "error.h"
 #include "log.h"
 #include "onnxruntime/ops.h"
@@ -18,50 +16,6 @@ namespace {
 
 constexpr std::string_view kName = "libonnxruntime.so";
 constexpr const char* kSystemNames[] = {"libonnxruntime.so.1", "libonnxruntime.so"};
-
-bool is_onnxruntime(std::string_view path) {
-  const std::string_view name = path.substr(path.find_last_of('/') + 1);
-  return name == kName || name.starts_with(std::string(kName) + ".");
-}
-
-// The path of a library of that name that this process has loaded; empty: none.
-std::string find_loaded() {
-  std::string found;
-  dl_iterate_phdr(
-      [](dl_phdr_info* info, size_t, void* result) {
-        if (!is_onnxruntime(info->dlpi_name)) {
-          return 0;
-        }
-        *static_cast<std::string*>(result) = info->dlpi_name;
-        return 1;
-      },
-      &found);
-  return found;
-}
-
-// site-packages/onnxruntime/capi where this library is site-packages/cn2/plugins/lib/libcn2.so.
-std::filesystem::path package_folder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&package_folder), &info) == 0) {
-    return {};
-  }
-  std::error_code error;
-  const auto file = std::filesystem::weakly_canonical(info.dli_fname, error);
-  return file.parent_path().parent_path().parent_path().parent_path() / "onnxruntime" / "capi";
-}
-
-// The library in that folder; the folder itself with "libonnxruntime.so.*" where there is none.
-std::string find_in_package() {
-  const std::filesystem::path folder = package_folder();
-  std::error_code error;
-  std::filesystem::directory_iterator entry(folder, error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    if (is_onnxruntime(entry->path().native())) {
-      return entry->path();
-    }
-  }
-  return folder / (std::string(kName) + ".*");
-}
 
 // Where to look, in this order; what dlopen takes.
 std::vector<std::string> places(const std::string& path) {
@@ -73,10 +27,10 @@ std::vector<std::string> places(const std::string& path) {
     return {named};
   }
   std::vector<std::string> all;
-  if (std::string loaded = find_loaded(); !loaded.empty()) {
+  if (std::string loaded = find_loaded(kName); !loaded.empty()) {
     all.push_back(std::move(loaded));
   }
-  all.push_back(find_in_package());
+  all.push_back(find_in_folder(site_packages() / "onnxruntime" / "capi", kName));
   all.insert(all.end(), std::begin(kSystemNames), std::end(kSystemNames));
   return all;
 }

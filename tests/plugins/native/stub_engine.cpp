@@ -45,10 +45,11 @@ namespace {
 
 constexpr int32_t kRows = 2;
 
-class StubRun final : public EngineRun {
+class StubRun final : public DirectRun {
  public:
   explicit StubRun(float threshold) : default_threshold_(threshold) {}
 
+ protected:
   EngineOutput infer(const EngineInput& input) override {
     if (input.canvases[0] == 13 && input.canvases[1] == 0 && input.canvases[2] == 7) {
       fail(CN2_INFERENCE_ERROR, "stub: asked to fail");
@@ -86,15 +87,16 @@ class StubRun final : public EngineRun {
 class StubEngine final : public Engine {
  public:
   StubEngine(const Manifest& manifest, const EngineOptions& options)
-      : threshold_(manifest.score_threshold), cuda_device_(options.cuda_device) {}
+      : manifest_(manifest), cuda_device_(options.cuda_device) {}
   std::unique_ptr<EngineRun> create_run() const override {
-    return std::make_unique<StubRun>(threshold_);
+    return std::make_unique<StubRun>(manifest_.score_threshold);
   }
+  int32_t batch_for(Size, size_t waiting) const override { return any_batch(manifest_, waiting); }
   std::string description() const override { return cuda_device_ ? "stub on cuda" : "stub on cpu"; }
   std::optional<int> cuda_device() const override { return cuda_device_; }
 
  private:
-  float threshold_;
+  Manifest manifest_;
   std::optional<int> cuda_device_;
 };
 
