@@ -31,7 +31,7 @@ native: $(filter $(BIN)/cmake,$(CMAKE))
 	-@$(PYTHON) plugins/fetch_tensorrt.py
 	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja 2>/dev/null),-G Ninja) \
 		-DCMAKE_INSTALL_LIBDIR=lib $(if $(CI),-DCN2_WERROR=ON)
-	$(CMAKE) --build $(NATIVE) --parallel
+	$(CMAKE) --build $(NATIVE) --parallel $(shell getconf _NPROCESSORS_ONLN)
 	$(CMAKE) --install $(NATIVE) --prefix plugins --component runtime
 
 native-if-possible: $(if $(COMPILER),native)

@@ -3,6 +3,7 @@
 Where CMake, a C++20 compiler and ONNX Runtime's headers are (ONNXRUNTIME_ROOT, or what
 plugins/fetch_headers.py brought), a wheel also holds the native libraries and is one of this
 platform; else it is pure Python. CN2_NATIVE=1: to fail instead; CN2_NATIVE=0: not to try.
+CN2_NATIVE=cuda: with CUDA kernels and TensorRT plugins, or fail; nvcc takes minutes.
 An editable install has none: `make native` puts them where it looks for them.
 """
 
@@ -19,6 +20,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 FOLDERS = ("trainer", "export", "runtime", "plugins")
 LIBRARY = "lib/libcn2.so"  # without it the rest is of no use
+PLUGINS = "lib/libcn2_trt_plugins.so"
 # Of the source tree alone.
 SCRIPTS = {("cn2.plugins", "fetch_headers"), ("cn2.plugins", "fetch_tensorrt")}
 
@@ -47,38 +49,40 @@ class BuildNative(Command):
 
     def run(self) -> None:
         wish = os.environ.get("CN2_NATIVE", "")
-        if wish not in ("", "0", "1"):
-            raise SystemExit(f"CN2_NATIVE: expected 0, 1 or nothing, got {wish!r}")
+        if wish not in ("", "0", "1", "cuda"):
+            raise SystemExit(f"CN2_NATIVE: expected 0, 1, cuda or nothing, got {wish!r}")
         if wish == "0":
             return
         folder = Path(self.get_finalized_command("build").build_base).absolute() / "wheel-native"
         try:
-            self.installed = build_native(folder)
+            self.installed = build_native(folder, cuda=wish == "cuda")
         except (OSError, subprocess.CalledProcessError, RuntimeError) as error:
             line = f"no native libraries in this wheel: {error}"
-            if wish == "1":
-                raise SystemExit(f"CN2_NATIVE=1, but {line}") from error
+            if wish:
+                raise SystemExit(f"CN2_NATIVE={wish}, but {line}") from error
             self.warn(line)
 
 
-def build_native(folder: Path) -> Path:
+def build_native(folder: Path, *, cuda: bool) -> Path:
     """Build into a folder from scratch; where it was installed.
 
     Raises:
         OSError, CalledProcessError: no CMake, or it failed.
-        RuntimeError: it left libcn2 out.
+        RuntimeError: it left libcn2 out, or what `cuda` wants.
     """
     shutil.rmtree(folder, ignore_errors=True)
     cmake = shutil.which("cmake") or "cmake"
     configure = [cmake, "-S", str(ROOT / "plugins"), "-B", str(folder)]
-    # The CUDA kernels take minutes of nvcc, and nothing that is installed holds them yet.
-    options = ["-DCMAKE_INSTALL_LIBDIR=lib", "-DCN2_CUDA=OFF", "-DCN2_TESTS=OFF"]
+    kernels = "ON" if cuda else "OFF"
+    options = ["-DCMAKE_INSTALL_LIBDIR=lib", f"-DCN2_CUDA={kernels}", "-DCN2_TESTS=OFF"]
     subprocess.run([*configure, *options], check=True)
-    subprocess.run([cmake, "--build", str(folder), "--parallel"], check=True)
+    jobs = str(os.cpu_count() or 1)  # without a number, make starts all at once
+    subprocess.run([cmake, "--build", str(folder), "--parallel", jobs], check=True)
     installed = folder / "installed"
     subprocess.run([cmake, "--install", str(folder), "--prefix", str(installed)], check=True)
-    if not (installed / LIBRARY).is_file():
-        raise RuntimeError("CMake left libcn2 out, and said above why")
+    for library in (LIBRARY, PLUGINS)[: 1 + cuda]:
+        if not (installed / library).is_file():
+            raise RuntimeError(f"CMake left {Path(library).stem} out, and said above why")
     return installed
 
 

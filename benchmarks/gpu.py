@@ -1,176 +1,179 @@
-"""Speed of the presets on a GPU: eager torch and ONNX Runtime CUDA, in turns, checked on the CPU.
+"""The GPU suite: kernels and detectors on the GPU that is here, against the CPU and torch.
 
-What cannot run here is skipped, with the reason in the result: without a GPU that is everything.
-Result: benchmarks/results/gpu.json.
+One command, at most eight minutes, no network. Each step runs in a process of its own, so one that
+crashes or hangs costs itself alone; what could not be done is listed with the reason, and each
+target of docs/gpu.md is reached, not reached or not measured. Result: benchmarks/results/gpu.json.
 
     python benchmarks/gpu.py
+    python benchmarks/gpu.py --dry-run      # no GPU: every step but execution
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cn2.export.agreement import Agreement, Thresholds, compare
-from cn2.export.verify import run_file
-from cn2.runtime.bench import Contestant, Plan, measure, open_contestant
-from cn2.runtime.detector import Detector
 from cn2.runtime.doctor import run_probe
-from cn2.runtime.errors import Cn2Error
-from cn2.runtime.pictures import open_picture
-from cn2.runtime.preprocess import place_picture
+from cn2.runtime.machine import cpu_cores, package_version, versions
 from cn2.runtime.reports import write_json
-from cn2.trainer.presets import PRESETS
-from models import PAPER, RESULTS, TIMED_PRESETS, ModelFiles, find_pictures, machine, make_files
+from gpu_job import Job, Row, skip
+from gpu_steps import LIMITS_S, Plan, make_plan, run_plan
+from gpu_verdicts import find_verdicts
+from models import RESULTS, machine
 
-BACKENDS = ("torch", "onnxruntime")
-BATCHES = (1, 8)
-PICTURES = 20
-CHECKED = 4  # pictures whose detections are compared with the CPU's
+PRESETS = ("dla34-bifpn-p3", "nano", "r50-fpn", "dla34-bifpn-p5")  # the targets' first
+LIMIT_S = 480
+COLLECTING_S = 5  # at the end
+PACKAGES = ("numpy", "torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "cuda-bindings")
+TENSORRTS = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu13")
+QUERY = "name,driver_version,memory.total,clocks.max.sm,power.limit"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Try the backends, measure what works, check it, write."""
+    """Plan, run, judge, write."""
+    begin = time.monotonic()
     options = parse(arguments)
-    document: dict[str, Any] = {
-        "benchmark": "gpu",
-        "command": "python benchmarks/gpu.py",
-        "machine": machine(),
-        "tf32": False,
-        "paper": PAPER,
-        "rows": [],
-        "checks": [],
-        "skipped": [],
-    }
-    working = find_backends(options.device, document["skipped"])
-    for preset in options.presets if working else ():
-        print(f"{preset}: {', '.join(working)} on {options.device}", flush=True)
-        if not options.dry_run:
-            run_preset(preset, working, options, document)
-    for skip in document["skipped"]:
-        print(f"skipped: {skip['what']}: {skip['reason']}")
-    if options.dry_run:
-        return
+    document = new_document(options.dry_run)
+    needs_gpu = options.device == "cuda" and not options.dry_run
+    reason = why_no_gpu() if needs_gpu else None
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        like = Job(
+            step="",
+            preset="",
+            folder=folder.resolve(),
+            batches=options.batches,
+            runs=options.runs,
+            images=options.images and options.images.resolve(),
+            device=options.device,
+            dry_run=options.dry_run,
+        )
+        plan = make_plan(options.presets, options.steps, like)
+        if reason is None:
+            deadline = begin + options.limit - COLLECTING_S
+            for row in run_plan(plan, options.workers, deadline, say):
+                keep(row, document)
+        else:
+            document["skipped"] = skip_all(plan, reason)
+    document["verdicts"] = find_verdicts(document["rows"], document["kernels"])
+    document["seconds"] = round(time.monotonic() - begin, 1)
+    report(document)
     write_json(str(options.out), document)
-    print(f"{options.out}: {len(document['rows'])} rows, {len(document['skipped'])} skipped")
+    say(f"{options.out}: {len(document['rows'])} rows, {len(document['skipped'])} skipped")
+    if document["failures"]:
+        sys.exit(f"{len(document['failures'])} failures: {document['failures']}")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(TIMED_PRESETS))
-    parser.add_argument("--device", default="cuda", help="cuda; cpu tries the script itself")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    parser.add_argument("--steps", nargs="+", choices=list(LIMITS_S), default=list(LIMITS_S))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--runs", type=int, default=100, help="timed calls of a row, at most")
     parser.add_argument("--images", type=Path, help="default: COCO pictures of $CN2_SHARED")
-    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--runs", type=int, help="default: 100, 20 of calls above a second")
-    parser.add_argument("--warmup", type=int, help="default: 20, 3 of calls above a second")
-    parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run and what not; write nothing"
-    )
-    return parser.parse_args(arguments)
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for everything")
+    parser.add_argument("--workers", type=int, default=max(1, cpu_cores() - 2))
+    parser.add_argument("--folder", type=Path, help="keep models and engines here")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu.json")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--dry-run", action="store_true", help="every step but execution")
+    options = parser.parse_args(arguments)
+    name = "gpu_dry_run.json" if options.dry_run else "gpu.json"
+    options.out = options.out or RESULTS / name
+    return options
 
 
-def find_backends(device: str, skipped: list[dict[str, str]]) -> list[str]:
-    """The backends that work on a device; the others are added to `skipped`."""
-    working = []
-    for backend in BACKENDS:
-        answer = run_probe(backend, device)
-        if answer["works"]:
-            working.append(backend)
-        else:
-            reason = f"{answer['reason']}; {answer['fix']}"
-            skipped.append({"what": f"{backend} on {device}, every preset", "reason": reason})
-    return working
-
-
-def run_preset(
-    preset: str, backends: Sequence[str], options: argparse.Namespace, document: dict[str, Any]
-) -> None:
-    """Rows and checks of one preset, or the reason why there are none."""
-    pictures = find_pictures(options.images, PICTURES)
-    plan = Plan(
-        pictures=pictures, batches=options.batches, runs=options.runs, warmup=options.warmup
-    )
-    try:
-        with tempfile.TemporaryDirectory() as folder, full_precision():
-            files = make_files(preset, Path(folder))
-            with open_all(files, backends, options.device, max(plan.batches)) as contestants:
-                rows = measure(contestants, plan, tell=print)
-                checks = [check(files, one, pictures[:CHECKED]) for one in contestants]
-    except (Cn2Error, RuntimeError) as error:  # RuntimeError: torch's, out of memory among them
-        reason = " ".join(str(error).split())
-        document["skipped"].append({"what": preset, "reason": reason})
-        return
-    extra = {"weights": files.weights, "parameters": files.parameters}
-    document["rows"] += [{**row, **extra, "paper": PAPER["presets"].get(preset)} for row in rows]
-    document["checks"] += checks
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep torch from rounding the factors of products to 10 bits on a GPU (TF32)."""
-    import torch
-
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-@contextmanager
-def open_all(
-    files: ModelFiles, backends: Sequence[str], device: str, max_batch: int
-) -> Iterator[list[Contestant]]:
-    """One contestant per backend; closed at the end."""
-    paths = {"torch": files.checkpoint, "onnxruntime": files.onnx}
-    with ExitStack() as stack:
-        contestants = []
-        for backend in backends:
-            opening = partial(Detector.open, paths[backend], backend, device, max_batch=max_batch)
-            one = open_contestant(f"{files.preset}, {backend}", opening)
-            stack.enter_context(one.detector)
-            contestants.append(one)
-        yield contestants
-
-
-def check(files: ModelFiles, one: Contestant, pictures: Sequence[Path]) -> dict[str, Any]:
-    """Compare a contestant's detections with those of ONNX Runtime on the CPU, picture by picture.
-
-    Random weights score everything low: there the lowest threshold is taken, so that detections
-    exist.
-    """
-    manifest = one.detector.manifest
-    trained = files.weights == "trained"
-    score = manifest.score_threshold if trained else manifest.lowest_score_threshold
-    iou = PRESETS[files.preset]().model.limits.nms_iou
-    thresholds = Thresholds(score=score, nms_iou=iou, detections=manifest.detections)
-    total = Agreement()
-    with Detector.open(files.onnx, "onnxruntime", "cpu") as reference:
-        for path in pictures:
-            placed = place_picture(open_picture(path), manifest.canvas)
-            expected = run_file(reference.backend, placed, score)
-            found = run_file(one.detector.backend, placed, score)
-            total.add(compare(expected, found, thresholds))
+def new_document(dry_run: bool) -> dict[str, Any]:
+    """The result before anything was done."""
     return {
-        "model": one.name,
-        "reference": "onnxruntime on cpu",
-        "score_threshold": score,
-        "pictures": total.pictures,
-        "detections": total.detections,
-        "largest_box_px": total.box_px,
-        "largest_score": total.score,
-        "excused": dict(total.excused),
-        "unexplained": total.unexplained,
+        "benchmark": "gpu",
+        "command": "python benchmarks/gpu.py" + (" --dry-run" if dry_run else ""),
+        "dry_run": dry_run,
+        "machine": machine(),
+        "gpu": gpu_facts(),
+        "versions": versions(*PACKAGES, *(one for one in TENSORRTS if package_version(one))),
+        "verdicts": [],
+        "rows": [],
+        "kernels": [],
+        "files": [],
+        "steps": [],
+        "failures": [],
+        "skipped": [],
     }
 
 
+def gpu_facts() -> dict[str, str] | None:
+    """What nvidia-smi says of the first GPU, None without one."""
+    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader", "-i", "0"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    values = [value.strip() for value in answer.stdout.strip().split(",")]
+    return None if answer.returncode else dict(zip(QUERY.split(","), values, strict=False))
+
+
+def why_no_gpu() -> str | None:
+    """Why torch, which holds the suite's arrays, cannot use a GPU here; None: it can."""
+    answer = run_probe("torch", "cuda")
+    return None if answer["works"] else f"{answer['reason']}; {answer['fix']}"
+
+
+def skip_all(plan: Plan, reason: str) -> list[dict[str, Any]]:
+    """A row for each step that was not begun."""
+    jobs = [*plan.side_by_side, *plan.one_by_one]
+    return [{k: v for k, v in skip(job.name, reason).items() if k != "kind"} for job in jobs]
+
+
+def keep(row: Row, document: dict[str, Any]) -> None:
+    """Put a row of a step where it belongs."""
+    row = dict(row)
+    kind = row.pop("kind")
+    if kind == "card":
+        document["copy_gb_per_s"] = row["copy_gb_per_s"]
+        return
+    places = {
+        "row": "rows",
+        "kernel": "kernels",
+        "file": "files",
+        "step": "steps",
+        "failure": "failures",
+        "skip": "skipped",
+    }
+    document[places[kind]].append(row)
+
+
+def report(document: dict[str, Any]) -> None:
+    """What came out, in lines."""
+    for row in document["rows"]:
+        if row["ms"]:
+            check = row["check"] or {}
+            found = f", {check['matched']:.2%} matched" if check.get("matched") else ""
+            say(
+                f"{row['preset']}, {row['implementation']}, {row['precision']}, batch "
+                f"{row['batch']}: {row['ms']['median']:.3f} ms, {row['images_per_s']:.0f} "
+                f"images/s{found}"
+            )
+    for one in document["skipped"]:
+        say(f"skipped: {one['what']}: {one['reason']}")
+    for one in document["verdicts"]:
+        value = "" if one["value"] is None else f" ({one['value']:g}; {one['by']})"
+        say(f"{one['verdict']}: {one['target']}{value}")
+
+
+def say(line: str) -> None:
+    """A line of progress, at once."""
+    print(line, flush=True)
+
+
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     main()

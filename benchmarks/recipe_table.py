@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cn2.trainer.config import Config
-from cn2.trainer.model_config import CascadeRCNNConfig
+from cn2.trainer.model_config import FirstStage, ModelConfig
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
 from cn2.trainer.train_config import Resize, ShortEdgeConfig, TrainConfig
@@ -133,10 +133,24 @@ def show_clip(train: TrainConfig) -> str:
     return ", ".join(f"{name} {limit:g}" for name, limit in limits.items() if limit) or "nothing"
 
 
-def show_class_loss(second: CascadeRCNNConfig | None) -> str:
-    """What the classifiers of a second stage are trained with."""
+def show_first_stage(first: FirstStage) -> str:
+    """The weights of its losses, of likelihoods and of boxes."""
+    match first.kind:
+        case "centernet":
+            likelihood = first.heatmap_weight
+        case "gfl":
+            likelihood = first.quality_weight
+        case _:
+            likelihood = first.classification_weight
+    return f"{likelihood:g}, {first.regression_weight:g}"
+
+
+def show_class_loss(model: ModelConfig) -> str:
+    """What the classifiers are trained with."""
+    second = model.second_stage
     if second is None:
-        return "focal, on the heat maps"
+        alone = {"centernet": "focal, on the heat maps", "gfl": "quality focal"}
+        return alone.get(model.first_stage.kind, "focal")
     if second.federated is not None:
         return f"{second.classifier}, federated: {second.federated.classes} classes"
     return second.classifier
@@ -162,14 +176,12 @@ SETTINGS: dict[str, Callable[[Config], str]] = {
     "input": lambda c: f"{c.input.color_order}, std {c.input.pixel_std[0]:g} ...",
     "frozen stages": lambda c: str(c.model.backbone.frozen_stages),
     "BatchNorm over all GPUs": lambda c: yes(c.train.sync_batch_norm),
-    "first stage: heat map, box": lambda c: (
-        f"{c.model.first_stage.heatmap_weight:g}, {c.model.first_stage.regression_weight:g}"
-    ),
-    "more positives": lambda c: yes(c.model.first_stage.extra_positives),
+    "first stage: likelihood, box": lambda c: show_first_stage(c.model.first_stage),
+    "more positives": lambda c: yes(getattr(c.model.first_stage, "extra_positives", None)),
     "RoIs of a picture": lambda c: (
         str(c.model.second_stage.rois_per_image) if c.model.second_stage else "no second stage"
     ),
-    "class loss": lambda c: show_class_loss(c.model.second_stage),
+    "class loss": lambda c: show_class_loss(c.model),
     "precision": lambda c: c.train.precision,
     "mean weights (EMA)": lambda c: f"{c.train.ema_decay:g}" if c.train.ema_decay else "none",
 }

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, TypedDict, cast, get_args
 
 import typer
 
 from cn2.runtime.canvas import Interpolation
-from cn2.runtime.manifest import DEFAULT_OPS, OperatorForm
+from cn2.runtime.errors import Cn2Error
+from cn2.runtime.manifest import DEFAULT_OPS, OperatorForm, Precision
 
 if TYPE_CHECKING:
     from cn2.runtime.manifest import Manifest
     from cn2.trainer.config import Config
+    from cn2.trainer.detector import AnyDetector
 
-    from .verify import Verification
+    from .precision_gate import Budget
 
 Option = typer.Option
+PRECISIONS = ("fp32", "fp16")
+Row = tuple[str, str]
+
+
+class FileForm(TypedDict):
+    """What `export_onnx` is asked for."""
+
+    size: tuple[int, int] | None
+    batch: int | None
+    proposals: int | None
+    ops: OperatorForm
+    precision: Precision
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +65,13 @@ def export_command(
             "and run without it.",
         ),
     ] = DEFAULT_OPS,
-    precision: Annotated[str, Option(help="Arithmetic: fp32.")] = "fp32",
+    precision: Annotated[
+        str,
+        Option(
+            metavar="fp32|fp16",
+            help="What most of the graph computes in; fp16 is compared with fp32 first.",
+        ),
+    ] = "fp32",
     interpolation: Annotated[
         str | None,
         Option(
@@ -62,34 +84,44 @@ def export_command(
         Path | None,
         Option(metavar="DIR", help="Pictures to compare with torch on; default: bundled ones."),
     ] = None,
+    budget_matched: Annotated[
+        float | None,
+        Option(help="fp16: least share of detections that fp32 finds too; default: 0.99."),
+    ] = None,
+    budget_score: Annotated[
+        float | None, Option(help="fp16: largest difference of a score; default: 0.01.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into one ONNX file, and compare the two on real pictures."""
-    form = parse_ops(ops)
-    check_available("--precision", precision, ("fp32",))
+    check_available("--precision", precision, PRECISIONS)
+    budget = make_budget(precision, budget_matched, budget_score)
     resize = None if interpolation is None else parse_interpolation(interpolation)
     if dynamic and size is not None:
         raise ValueError(f"--dynamic and --size {size}: expected one of them, got both")
-    canvas = None if size is None else parse_size(size)
-    pictures = parse_batch(batch)
-    _export(model, out, canvas, pictures, proposals, form, resize, verify)
+    form = FileForm(
+        size=None if size is None else parse_size(size),
+        batch=parse_batch(batch),
+        proposals=proposals,
+        ops=parse_ops(ops),
+        precision=cast(Precision, precision),
+    )
+    _export(model, out, form, resize, verify, budget)
 
 
 def _export(
     model: Path,
     out: Path,
-    size: tuple[int, int] | None,
-    batch: int | None,
-    proposals: int | None,
-    ops: OperatorForm,
+    form: FileForm,
     interpolation: Interpolation | None,
     folder: Path | None,
+    budget: Budget | None,
 ) -> None:
     """Write beside the file, verify, and only then put it in its place."""
     from rich.console import Console
 
     from .describe import open_checkpoint
     from .onnx_file import check_writable, export_onnx
-    from .verify import bundled_pictures, pictures_in, require_agreement, verify_all
+    from .verify import bundled_pictures, pictures_in
 
     check_writable(out)
     pictures = bundled_pictures() if folder is None else pictures_in(folder)
@@ -100,24 +132,53 @@ def _export(
             detector, config, origin = open_checkpoint(model)
             config = resized_by(config, interpolation)
             status.update(f"writing {out.name}")
-            manifest = export_onnx(
-                detector,
-                config,
-                draft,
-                size=size,
-                batch=batch,
-                proposals=proposals,
-                ops=ops,
-                origin=origin,
-            )
+            manifest = export_onnx(detector, config, draft, origin=origin, **form)
             status.update(f"verifying on {len(pictures)} pictures")
-            results = verify_all(draft, detector, config, pictures, status.update)
-        for result in results.values():
-            require_agreement(result)
+            check = _verify if budget is None else partial(_pass_gate, budget)
+            rows = check(draft, detector, config, pictures, status.update)
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    _print_summary(out, manifest, results)
+    _print_summary(out, manifest, rows)
+
+
+def _verify(
+    draft: Path,
+    detector: AnyDetector,
+    config: Config,
+    pictures: list[Path],
+    progress: Callable[[str], None],
+) -> list[Row]:
+    """What an fp32 file's comparison saw; raises where it finds something else than torch."""
+    from .verify import require_agreement, verify_all
+
+    results = verify_all(draft, detector, config, pictures, progress)
+    rows: list[Row] = []
+    for way, result in results.items():
+        require_agreement(result)
+        rows += [(f"by {way}", "")] if len(results) > 1 else []
+        rows += result.rows()
+    return rows
+
+
+def _pass_gate(
+    budget: Budget,
+    draft: Path,
+    detector: AnyDetector,
+    config: Config,
+    pictures: list[Path],
+    progress: Callable[[str], None],
+) -> list[Row]:
+    """What an fp16 file's comparison saw; raises, and shows the worst, beyond the budget."""
+    from .precision_gate import compare_precision, require_within
+
+    report = compare_precision(draft, detector, config, pictures, budget, progress)
+    try:
+        require_within(report, budget)
+    except Cn2Error:
+        _print_rows(report.rows(budget), error=True)
+        raise
+    return report.rows(budget)
 
 
 def resized_by(config: Config, interpolation: Interpolation | None) -> Config:
@@ -127,29 +188,53 @@ def resized_by(config: Config, interpolation: Interpolation | None) -> Config:
     return replace(config, input=replace(config.input, interpolation=interpolation))
 
 
-def _print_summary(out: Path, manifest: Manifest, results: dict[str, Verification]) -> None:
+def _print_summary(out: Path, manifest: Manifest, checked: list[Row]) -> None:
+    canvas = manifest.canvas
+    size = "any" if canvas.fixed is None else "{}x{}".format(*canvas.fixed)
+    rows = [
+        ("file", f"{out} ({out.stat().st_size / 1e6:.1f} MB)"),
+        ("preset", f"{manifest.preset}, {len(manifest.class_names)} classes"),
+        ("canvas", f"{size}, in multiples of {canvas.divisor}, {canvas.interpolation} resize"),
+        ("batch", "any" if manifest.batch is None else str(manifest.batch)),
+    ]
+    if manifest.proposals is not None:
+        rows.append(("proposals", str(manifest.proposals)))
+    rows += [
+        ("operators", manifest.ops),
+        ("precision", manifest.precision),
+        ("licence", manifest.weights_license or "not stated"),
+    ]
+    _print_rows(rows + checked)
+
+
+def _print_rows(rows: list[Row], *, error: bool = False) -> None:
+    """Names and values, to stdout or stderr."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
-    canvas = manifest.canvas
-    size = "any" if canvas.fixed is None else "{}x{}".format(*canvas.fixed)
-    table.add_row("file", f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
-    table.add_row("preset", f"{manifest.preset}, {len(manifest.class_names)} classes")
-    table.add_row(
-        "canvas", f"{size}, in multiples of {canvas.divisor}, {canvas.interpolation} resize"
-    )
-    table.add_row("batch", "any" if manifest.batch is None else str(manifest.batch))
-    if manifest.proposals is not None:
-        table.add_row("proposals", str(manifest.proposals))
-    table.add_row("operators", manifest.ops)
-    table.add_row("licence", manifest.weights_license or "not stated")
-    for way, result in results.items():
-        if len(results) > 1:
-            table.add_row(f"by {way}")
-        for name, value in result.rows():
-            table.add_row(name, value)
-    Console(soft_wrap=True).print(table, markup=False, highlight=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(stderr=error, soft_wrap=True).print(table, markup=False, highlight=False)
+
+
+def make_budget(precision: str, matched: float | None, score: float | None) -> Budget | None:
+    """What fp16 may change; None for fp32, which has another check.
+
+    Raises:
+        ValueError: a number that is none of a share, or that fp32 has no use for.
+    """
+    wanted = {"matched": matched, "score": score}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if precision == "fp16":
+        from .precision_gate import Budget
+
+        return Budget(**given)
+    if given:
+        raise ValueError(
+            f"--budget-{next(iter(given))}: expected with --precision fp16 alone, got {precision}"
+        )
+    return None
 
 
 def check_available(option: str, value: str, available: tuple[str, ...]) -> None:

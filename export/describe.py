@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cn2 import __version__
 from cn2.runtime.canvas import CanvasRule
-from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm, Precision
 from cn2.trainer.checkpoint import load_checkpoint
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
@@ -52,6 +52,7 @@ def describe(
     batch: int | None = None,
     proposals: int | None = None,
     ops: OperatorForm = DEFAULT_OPS,
+    precision: Precision = "fp32",
 ) -> Manifest:
     """The manifest of a detector.
 
@@ -62,6 +63,7 @@ def describe(
         batch: pictures a run; None: any number.
         proposals: first-stage boxes per picture; None: the config's.
         ops: the form of our operators, docs/operators.md.
+        precision: what the graph computes in.
     Raises:
         ValueError: size is no multiple of the divisor; batch or proposals is below 1; proposals of
             a detector without a second stage.
@@ -82,6 +84,7 @@ def describe(
             fixed=size,
         ),
         batch=batch,
+        precision=precision,
         ops=ops,
         proposals=_proposals(model, proposals),
         detections=limits.detections,

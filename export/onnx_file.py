@@ -16,7 +16,7 @@ import torch
 from torch.export import Dim
 
 from cn2.runtime.errors import OutputError
-from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm
+from cn2.runtime.manifest import DEFAULT_OPS, Manifest, OperatorForm, Precision
 from cn2.trainer.config import Config
 from cn2.trainer.detector import AnyDetector
 
@@ -24,6 +24,7 @@ from .describe import Origin, describe
 from .operators.fused import FusedOperators
 from .operators.onnx import OPSET
 from .operators.standard import standard_translations
+from .precision import lower
 
 INPUTS = ("images", "image_sizes", "score_threshold")
 OUTPUTS = ("num_detections", "boxes", "scores", "classes")
@@ -41,6 +42,7 @@ def export_onnx(
     batch: int | None = None,
     proposals: int | None = None,
     ops: OperatorForm = DEFAULT_OPS,
+    precision: Precision = "fp32",
     origin: Origin | None = None,
 ) -> Manifest:
     """Write a detector as one ONNX file; it appears whole or not at all.
@@ -56,14 +58,24 @@ def export_onnx(
         batch: the only number of pictures that a run takes; None: any.
         proposals: first-stage boxes per picture for the second stage; None: the config's.
         ops: "standard": standard operators alone; "fused": ours too, each with a body of those.
+        precision: what the graph computes in, "fp32" or "fp16" (docs/precision.md).
         origin: where the weights come from, for the manifest.
     Returns:
         The manifest inside the file.
     Raises:
         OutputError: the file cannot be written.
+        PrecisionError: a weight is beyond what fp16 holds.
         ValueError: size, batch or proposals that no file can have.
     """
-    manifest = describe(config, origin=origin, size=size, batch=batch, proposals=proposals, ops=ops)
+    manifest = describe(
+        config,
+        origin=origin,
+        size=size,
+        batch=batch,
+        proposals=proposals,
+        ops=ops,
+        precision=precision,
+    )
     check_writable(path)
     proto = to_onnx(model, manifest)
     onnx.checker.check_model(proto, full_check=True)
@@ -74,6 +86,8 @@ def export_onnx(
 def to_onnx(model: AnyDetector, manifest: Manifest) -> onnx.ModelProto:
     """The graph with weights and manifest, in memory."""
     detector = with_proposals(model, manifest.proposals).eval()
+    if manifest.precision == "fp16":
+        detector = lower(detector)
     proto = _translate(detector, manifest)
     _strip(proto)
     _name_free_sides(proto)

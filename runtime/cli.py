@@ -36,6 +36,7 @@ TRAINER = "cn2.trainer.commands"
 SCENES = "cn2.trainer.scenes.commands"
 CONVERT = "cn2.trainer.convert.commands"
 EXPORT = "cn2.export.commands"
+BUILD = "cn2.export.engine.commands"
 RUNTIME = "cn2.runtime.commands"
 
 COMMANDS: dict[str, Command] = {
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(TRAINER, "train a detector on annotated pictures", "train"),
     "convert": Command(CONVERT, "turn an official checkpoint into one of cn2", "train"),
     "export": Command(EXPORT, "turn a checkpoint into one ONNX file", "export"),
+    "build": Command(BUILD, "build a TensorRT engine from an ONNX file", "tensorrt-rtx"),
     "detect": Command(RUNTIME, "find objects in pictures"),
     "eval": Command(RUNTIME, "COCO or LVIS metrics of a model file"),
     "bench": Command(RUNTIME, "latency and throughput of model files, per stage"),

@@ -5,6 +5,7 @@ Exception
     ├── ModelFormatError           the model file is torn, not ours, or newer than this package
     ├── BackendUnavailableError    the library or device that was asked for is not here
     ├── PluginError                a native library cannot be loaded, or is of another version
+    ├── BuildError                 TensorRT cannot build an engine, or not the one asked for
     ├── InferenceError             the library failed while it ran the model
     ├── PictureError               a picture cannot be read, or is refused before decoding
     ├── AnnotationError            a COCO annotation or result file breaks the format
@@ -31,6 +32,10 @@ class BackendUnavailableError(Cn2Error):
 
 class PluginError(Cn2Error):
     """A native library of this package cannot be loaded, or its ABI is another one."""
+
+
+class BuildError(Cn2Error):
+    """TensorRT cannot build an engine of a file, or not the one that was asked for."""
 
 
 class InferenceError(Cn2Error):

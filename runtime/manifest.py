@@ -13,12 +13,13 @@ from .errors import ModelFormatError
 
 FORMAT_VERSION = 2  # of the manifest that this package writes, and the newest it reads
 # 2 has canvas.rounding, which in 1 is "nearest", and detectors without proposals.
-# How a score comes about: root of P(class) times the root of P(object), their product, or P(class)
-# as the heat map of a detector without a second stage has it.
-ScoreRule = Literal["sqrt", "product", "heatmap"]
+# How a score comes about: root of P(class) times the root of P(object), their product, P(class) as
+# the second stage has it, or P(class) as a detector without a second stage has it.
+ScoreRule = Literal["sqrt", "product", "class", "heatmap"]
 OperatorForm = Literal[
     "standard", "fused"
 ]  # of the steps with operators of ours: docs/operators.md
+Precision = Literal["fp32", "fp16", "int8"]  # what most of the graph computes in: docs/precision.md
 DEFAULT_OPS: OperatorForm = "standard"  # of an export
 METADATA_KEY = "cn2.manifest"  # in the ONNX file's metadata_props
 
@@ -35,7 +36,7 @@ class Manifest:
     category_ids: tuple[int, ...]  # the dataset's own id of each class
     canvas: CanvasRule
     batch: int | None = None  # pictures a run; None: any number
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     ops: OperatorForm = "standard"
     proposals: int | None  # first-stage boxes per picture; None: there is no second stage
     detections: int  # most detections per picture

@@ -15,7 +15,7 @@ from cn2.export.describe import Origin
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cn2.runtime.manifest import OperatorForm
+from cn2.runtime.manifest import OperatorForm, Precision
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config
 from cn2.trainer.deformable import OFFSETS
@@ -58,13 +58,13 @@ def lively_detector(config: Config, seed: int = 0) -> AnyDetector:
     _stir_offsets(model)
     head = model.first_stage.head
     _spread_at_first_call(head.regression, 1.5)
-    if isinstance(model, TwoStageDetector):
-        _spread_at_first_call(head.heatmap, 1.5)
+    two_stages = isinstance(model, TwoStageDetector)
+    name = next(name for name in ("heatmap", "class_heatmaps", "logits") if hasattr(head, name))
+    _spread_at_first_call(getattr(head, name), 1.5 if two_stages else 2.0)
+    if two_stages:
         for stage in model.second_stage.stages:
             _spread_at_first_call(stage.class_logits, 2.0)
             _spread_at_first_call(stage.deltas, 2.0)
-    else:
-        _spread_at_first_call(head.class_heatmaps, 2.0)
     images, sizes = canvases(1, 192, 256)
     with torch.no_grad():
         model(torch.from_numpy(images), torch.from_numpy(sizes))
@@ -93,11 +93,15 @@ def _spread_at_first_call(layer: nn.Module, spread: float) -> None:
 
 
 def export_to(
-    folder: Path, model: AnyDetector, config: Config, ops: OperatorForm = "standard"
+    folder: Path,
+    model: AnyDetector,
+    config: Config,
+    ops: OperatorForm = "standard",
+    precision: Precision = "fp32",
 ) -> Exported:
     """Export to a file of the preset's name, any canvas, any batch."""
-    path = folder / f"{config.preset}-{ops}.onnx"
-    export_onnx(model, config, path, origin=ORIGIN, ops=ops)
+    path = folder / f"{config.preset}-{ops}-{precision}.onnx"
+    export_onnx(model, config, path, origin=ORIGIN, ops=ops, precision=precision)
     return Exported(model=model, config=config, path=path)
 
 

@@ -63,6 +63,27 @@ def tiny_one_stage_config() -> Config:
     return replace(config, preset="tiny-one-stage", model=model)
 
 
+def shrunk(config: Config) -> Config:
+    """A preset's own parts at 8 channels on `tiny_config`'s backbone, pictures and classes."""
+    tiny, model = tiny_config(), config.model
+    keep = ProposalFilter(pre_nms=40, post_nms=16)
+    first = {"test_filter": keep, "train_filter": replace(keep, post_nms=24)}
+    if hasattr(model.first_stage, "norm_groups"):
+        first["norm_groups"] = 2
+    neck = {"channels": 8, **({"norm_groups": 2} if hasattr(model.neck, "norm_groups") else {})}
+    second = model.second_stage
+    if second is not None:
+        second = replace(second, fc_channels=(16, 16), canonical_size=64.0, rois_per_image=16)
+    model = replace(
+        model,
+        backbone=tiny.model.backbone,
+        neck=replace(model.neck, **neck),
+        first_stage=replace(model.first_stage, **first),
+        second_stage=second,
+    )
+    return replace(tiny, preset=f"tiny-{config.preset}", model=model)
+
+
 def tiny_federated_config() -> Config:
     """`tiny_config` with sigmoid classifiers and two classes a batch."""
     config = tiny_config()

@@ -151,10 +151,19 @@ def test_a_build_that_fails(fault: str, thin_source: Path) -> None:
     assert "CN2_NATIVE=1, but no native libraries in this wheel: " in caught.value.stderr
 
 
+def test_kernels_that_are_asked_for_and_left_out(thin_source: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        build(thin_source, CN2_NATIVE="cuda")
+    said = (
+        "CN2_NATIVE=cuda, but no native libraries in this wheel: CMake left libcn2_trt_plugins out"
+    )
+    assert said in caught.value.stderr
+
+
 def test_a_wish_that_is_not_understood(thin_source: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         build(thin_source, CN2_NATIVE="yes")
-    assert "CN2_NATIVE: expected 0, 1 or nothing, got 'yes'" in caught.value.stderr
+    assert "CN2_NATIVE: expected 0, 1, cuda or nothing, got 'yes'" in caught.value.stderr
 
 
 def test_the_sdist_holds_the_native_sources(thin_source: Path) -> None:

@@ -72,19 +72,29 @@ def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clip boxes to their pictures.
 
     Args:
-        boxes: (B, K, 4).
+        boxes: (B, K, 4) or (B, K, C, 4).
         image_sizes: (B, 2) height, width in pixels, any number type.
     Returns:
-        (B, K, 4) with 0 <= x <= width, 0 <= y <= height.
+        The same with 0 <= x <= width, 0 <= y <= height.
     """
     sizes = image_sizes.to(boxes.dtype)
     limits = torch.stack([sizes[:, 1], sizes[:, 0], sizes[:, 1], sizes[:, 0]], dim=-1)
-    return torch.minimum(boxes.clamp(min=0.0), limits[:, None, :])
+    limits = limits[:, None, :] if boxes.ndim == 3 else limits[:, None, None, :]
+    return torch.minimum(boxes.clamp(min=0.0), limits)
 
 
 def box_areas(boxes: Tensor) -> Tensor:
     """(..., 4) -> (...) areas in square pixels."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def paired_ious(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of each box (P, 4) with the one of its row: (P,) in [0, 1]."""
+    top_left = torch.maximum(first[:, :2], second[:, :2])
+    bottom_right = torch.minimum(first[:, 2:], second[:, 2:])
+    overlap = (bottom_right - top_left).clamp(min=0.0).prod(dim=1)
+    union = box_areas(first) + box_areas(second) - overlap
+    return torch.where(union > 0, overlap / union.clamp(min=1e-12), torch.zeros_like(union))
 
 
 def box_ious(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a config to a detector; the only place that reads the config's parts."""
+"""From a config to a detector: with build_first_stage.py all that chooses between parts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from .backbones.efficientnet_lite import EfficientNetLite
 from .backbones.nano import NanoBackbone
 from .backbones.res2net import Res2Net
 from .backbones.resnet import ResNet
+from .build_first_stage import build_class_stage, build_proposal_stage, strides_of
 from .config import Config, InputConfig
 from .detector import AnyDetector, Normalizer, OneStageDetector, TwoStageDetector
-from .first_stage.centernet import CenterNetFirstStage, CenterNetHead
-from .first_stage.class_heatmaps import CenterNetClasses, ClassHead
 from .layers import set_prior
 from .model_config import (
     Backbone,
     BiFPNConfig,
     CascadeRCNNConfig,
-    CenterNetConfig,
     DLAConfig,
     DLAUpConfig,
     EfficientNetLiteConfig,
@@ -52,14 +50,14 @@ def build_detector(config: Config) -> AnyDetector:
             preprocess=preprocess,
             backbone=backbone,
             neck=neck,
-            first_stage=build_class_heatmaps(model.first_stage, *pyramid, classes),
+            first_stage=build_class_stage(model.first_stage, *pyramid, classes),
             test_filter=model.first_stage.test_filter,
         )
     return TwoStageDetector(
         preprocess=preprocess,
         backbone=backbone,
         neck=neck,
-        first_stage=build_first_stage(model.first_stage, *pyramid),
+        first_stage=build_proposal_stage(model.first_stage, *pyramid),
         second_stage=build_second_stage(model.second_stage, *pyramid, classes),
         test_filter=model.first_stage.test_filter,
     )
@@ -112,7 +110,12 @@ def build_neck(config: Neck, channels: tuple[int, ...]) -> nn.Module:
     inputs = channels[config.levels[0] - P2 :]
     match config:
         case FPNConfig():
-            return FPN(inputs, config.channels, len(config.levels))
+            return FPN(
+                inputs,
+                config.channels,
+                len(config.levels),
+                subsample=config.coarser == "subsampling",
+            )
         case BiFPNConfig():
             return BiFPN(
                 inputs,
@@ -133,46 +136,15 @@ def build_neck(config: Neck, channels: tuple[int, ...]) -> nn.Module:
             assert_never(config)
 
 
-def build_first_stage(
-    config: CenterNetConfig, levels: tuple[int, ...], channels: int
-) -> CenterNetFirstStage:
-    """The first stage over pyramid levels of these numbers and channels."""
-    head = CenterNetHead(
-        channels,
-        convs=config.convs,
-        norm_groups=config.norm_groups,
-        levels=len(levels),
-        regression_bias=config.regression_bias,
-        deformable=config.deformable,
-    )
-    set_prior(head.heatmap, config.prior)
-    return CenterNetFirstStage(head, strides_of(levels), config.objectness_floor)
-
-
-def build_class_heatmaps(
-    config: CenterNetConfig, levels: tuple[int, ...], channels: int, classes: int
-) -> CenterNetClasses:
-    """The only stage of a one-stage detector, over pyramid levels of these numbers and channels."""
-    head = ClassHead(
-        channels,
-        classes,
-        class_convs=config.class_convs,
-        convs=config.convs,
-        norm_groups=config.norm_groups,
-        levels=len(levels),
-        regression_bias=config.regression_bias,
-    )
-    set_prior(head.class_heatmaps, config.prior)
-    return CenterNetClasses(head, strides_of(levels), config.objectness_floor)
-
-
 def build_second_stage(
     config: CascadeRCNNConfig, levels: tuple[int, ...], channels: int, classes: int
 ) -> CascadeRCNN:
     """The cascade over pyramid levels of these numbers and channels."""
     pooled = channels * config.pool_size**2
     stages = [
-        CascadeStage(pooled, config.fc_channels, classes, weights)
+        CascadeStage(
+            pooled, config.fc_channels, classes, weights, per_class_boxes=config.per_class_boxes
+        )
         for weights in config.delta_weights
     ]
     pooling = Pooling(
@@ -191,8 +163,3 @@ def build_second_stage(
             set_prior(stage.class_logits, config.class_prior)
     freq_weight = None if config.federated is None else torch.ones(classes)
     return CascadeRCNN(stages, pooling, selection, config.classifier, freq_weight)
-
-
-def strides_of(levels: tuple[int, ...]) -> tuple[int, ...]:
-    """Pixels per cell of pyramid levels: P3 has 8."""
-    return tuple(2**level for level in levels)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class CascadeLosses:
     """Class and box losses of every cascade stage; each refines the boxes of the one before."""
 
-    def __init__(self, config: CascadeRCNNConfig, share: Callable[[int], float]) -> None:
+    def __init__(self, config: CascadeRCNNConfig, share: Callable[[float], float]) -> None:
         """Keep the settings; `share` turns a count into a divisor, see `DetectorLosses`."""
         self.config = config
         self.share = share
@@ -74,8 +74,13 @@ class CascadeLosses:
             divisor = self.share(len(rois))
             class_loss = self._class_loss(logits.float(), classes, second_stage, targets, k)
             losses[f"class_{k}"] = class_loss / divisor
-            losses[f"box_{k}"] = box_delta_loss(deltas[positive].float(), wanted) / divisor
-            boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)
+            own = deltas[positive]
+            if config.per_class_boxes:
+                rows = torch.arange(len(own), device=own.device)
+                own = own.reshape(len(own), own.shape[1] // 4, 4)[rows, classes[positive]]
+            losses[f"box_{k}"] = box_delta_loss(own.float(), wanted) / divisor
+            if k + 1 < len(config.ious):
+                boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)
         return losses
 
     def _class_loss(

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from .model_config import Backbone, ModelConfig
 
 Option = typer.Option
+FIRST_STAGE_NAMES = {
+    "centernet": "CenterNet",
+    "retinanet": "RetinaNet",
+    "atss": "ATSS",
+    "gfl": "GFL",
+    "rpn": "RPN",
+}
 NECK_NAMES = {"fpn": "FPN", "bifpn": "BiFPN", "dla-up": "DLA-up"}
 
 
@@ -215,9 +222,11 @@ def describe(config: Config) -> tuple[str, ...]:
 def stage_names(model: ModelConfig) -> tuple[str, str]:
     """Both stages in words."""
     second = model.second_stage
+    name = FIRST_STAGE_NAMES[model.first_stage.kind]
     if second is None:
-        return "CenterNet, a heat map per class", "none"
-    first = f"CenterNet, {model.first_stage.test_filter.post_nms} proposals"
+        likelihoods = "heat map" if model.first_stage.kind == "centernet" else "likelihood"
+        return f"{name}, a {likelihoods} per class", "none"
+    first = f"{name}, {model.first_stage.test_filter.post_nms} proposals"
     stages = len(second.ious)
     kind = f"cascade of {stages}" if stages > 1 else "one box head"
     return first, kind if second.classifier == "softmax" else f"{kind}, {second.classifier}"

@@ -7,8 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .first_stage.centernet import CenterNetFirstStage
-from .first_stage.class_heatmaps import CenterNetClasses
+from .first_stage.dense import ClassStage, ProposalStage
 from .model_config import ProposalFilter
 from .second_stage.cascade import CascadeRCNN
 from .structures import RawDetections
@@ -72,7 +71,7 @@ class FeaturePyramid(nn.Module):
 
 
 class OneStageDetector(FeaturePyramid):
-    """CenterNet*: a heat map for each class, no second stage; arXiv 2103.07461, Sec. 5.
+    """A dense stage that knows the classes, and no second one.
 
     Training uses the parts; `forward` is inference, and what it returns is what the exported file
     returns.
@@ -84,7 +83,7 @@ class OneStageDetector(FeaturePyramid):
         preprocess: Normalizer,
         backbone: nn.Module,
         neck: nn.Module,
-        first_stage: CenterNetClasses,
+        first_stage: ClassStage,
         test_filter: ProposalFilter,
     ) -> None:
         super().__init__(preprocess=preprocess, backbone=backbone, neck=neck)
@@ -101,7 +100,7 @@ class OneStageDetector(FeaturePyramid):
 
 
 class TwoStageDetector(FeaturePyramid):
-    """CenterNet2: a probabilistic two-stage detector, arXiv 2103.07461.
+    """Proposals and a second stage; CenterNet2 is one: arXiv 2103.07461.
 
     Training uses the parts; `forward` is inference, and what it returns is what the exported file
     returns.
@@ -113,7 +112,7 @@ class TwoStageDetector(FeaturePyramid):
         preprocess: Normalizer,
         backbone: nn.Module,
         neck: nn.Module,
-        first_stage: CenterNetFirstStage,
+        first_stage: ProposalStage,
         second_stage: CascadeRCNN,
         test_filter: ProposalFilter,
     ) -> None:

@@ -39,7 +39,7 @@ class Ranks:
         summed: list[float] = total.tolist()
         return summed
 
-    def share(self, count: int) -> float:
+    def share(self, count: float) -> float:
         """What a loss over `count` things is divided by: their mean over the processes.
 
         The mean gradient is then that of one process with all the pictures.

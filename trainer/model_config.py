@@ -7,7 +7,44 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from .first_stage_config import (
+    AnchorConfig,
+    ATSSConfig,
+    CenterNetConfig,
+    ExtraPositivesConfig,
+    FirstStage,
+    GFLConfig,
+    ProposalFilter,
+    RetinaNetConfig,
+    RPNConfig,
+)
 from .strict import Strict
+
+__all__ = [
+    "ATSSConfig",
+    "AnchorConfig",
+    "Backbone",
+    "BiFPNConfig",
+    "CascadeRCNNConfig",
+    "CenterNetConfig",
+    "DLAConfig",
+    "DLAUpConfig",
+    "DetectionLimits",
+    "EfficientNetLiteConfig",
+    "ExtraPositivesConfig",
+    "FPNConfig",
+    "FederatedConfig",
+    "FirstStage",
+    "GFLConfig",
+    "ModelConfig",
+    "NanoConfig",
+    "Neck",
+    "ProposalFilter",
+    "RPNConfig",
+    "Res2NetConfig",
+    "ResNetConfig",
+    "RetinaNetConfig",
+]
 
 # Stages held as they are, from the picture on: 1 is all at stride 2 (ResNet: the stem), 2 also what
 # is at stride 4 (ResNet: res2), and so on to 5, the whole backbone.
@@ -72,11 +109,12 @@ class EfficientNetLiteConfig(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class FPNConfig(Strict):
-    """Feature pyramid, arXiv 1612.03144; levels above P5 are strided convolutions of P5."""
+    """Feature pyramid, arXiv 1612.03144; levels above P5 are made of it one after another."""
 
     kind: Literal["fpn"] = "fpn"
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     channels: int = 256
+    coarser: Literal["convolution", "subsampling"] = "convolution"  # strided; every other cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,51 +139,6 @@ class DLAUpConfig(Strict):
     kind: Literal["dla-up"] = "dla-up"
     levels: tuple[Literal[2, 3, 4]] = (2,)
     channels: int = 64  # as many as the backbone has at that level
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProposalFilter(Strict):
-    """Which first-stage boxes go on."""
-
-    pre_nms: int  # best locations kept per level and picture
-    post_nms: int  # proposals kept per picture
-    nms_iou: float = 0.9  # suppress above this
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtraPositivesConfig(Strict):
-    """Cells beside an object's centre become positive where they predict its box well already."""
-
-    largest_loss: float = 0.2  # GIoU loss of the predicted box from which a cell is no positive
-    # nor from the so-many-th smallest loss of its object on
-    rank: Annotated[int, Field(ge=1, le=9)] = 9
-
-
-@dataclass(frozen=True, kw_only=True)
-class CenterNetConfig(Strict):
-    """CenterNet, arXiv 2103.07461, Sec. 5: class-agnostic before a second stage, else per class."""
-
-    kind: Literal["centernet"] = "centernet"
-    sizes_of_interest: tuple[tuple[float, float], ...]  # half box diagonal of each level, pixels
-    convs: int = 4
-    deformable: bool = False  # the last of these convolutions
-    class_convs: int = 0  # of a tower of its own for the class heat maps; without a second stage
-    norm_groups: int = 32
-    prior: float = 0.01  # initial P(object) of every location
-    regression_bias: float = 8.0  # initial distances, strides; positive, or the ReLU stays shut
-    # Locations at or below never become proposals; without a second stage, the score threshold.
-    objectness_floor: float = 1e-4
-    test_filter: ProposalFilter = ProposalFilter(pre_nms=1000, post_nms=256)
-    train_filter: ProposalFilter = ProposalFilter(pre_nms=4000, post_nms=2000)
-    min_overlap: float = 0.8  # of the heat map's Gaussian radius
-    min_radius: float = 4.0  # pixels
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    focal_beta: float = 4.0
-    ignore_high_negatives: float = 0.85  # negatives at or above this probability carry no loss
-    heatmap_weight: float = 0.5
-    regression_weight: float = 1.0
-    extra_positives: ExtraPositivesConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +168,12 @@ class CascadeRCNNConfig(Strict):
     sampling_ratio: int = 0  # 0: ceil(RoI size / pool size) samples per bin
     rois_per_image: int = 512
     positive_fraction: float = 0.25
+    per_class_boxes: bool = False  # a box for each class, else one for all; of one stage alone
     classifier: Literal["softmax", "sigmoid"] = "softmax"  # classes exclude one another or not
     class_prior: float = 0.01  # initial probability of each class, of sigmoids
     federated: FederatedConfig | None = None  # of the class loss of sigmoids
-    score_rule: Literal["sqrt", "product"] = "sqrt"  # of the official code; of the paper
+    # As the official code joins both stages' scores, or the paper; class: the second stage's alone.
+    score_rule: Literal["sqrt", "product", "class"] = "sqrt"
     score_threshold: float = 0.05
     nms_iou: float = 0.7
     detections: int = 100
@@ -188,6 +183,11 @@ class CascadeRCNNConfig(Strict):
             raise ValueError(
                 f"cascade: expected as many delta_weights as ious, got {len(self.delta_weights)} "
                 f"and {len(self.ious)}"
+            )
+        if self.per_class_boxes and len(self.ious) > 1:
+            raise ValueError(
+                f"cascade.per_class_boxes: expected one stage, got {len(self.ious)}; a next one "
+                "would not know which class's box to pool"
             )
         if self.federated is not None and self.classifier != "sigmoid":
             raise ValueError(
@@ -217,8 +217,11 @@ class ModelConfig(Strict):
 
     backbone: Backbone
     neck: Neck
-    first_stage: CenterNetConfig
+    first_stage: FirstStage
     second_stage: CascadeRCNNConfig | None  # None: the first stage knows the classes
+    # What a proposal without an object trains: both stages, as in practice, or only the one whose
+    # lower bound of log P(background) is the larger; arXiv 2103.07461, Sec. 4.
+    background_bounds: Literal["both", "larger"] = "both"
 
     @property
     def limits(self) -> DetectionLimits:
@@ -230,19 +233,16 @@ class ModelConfig(Strict):
         return DetectionLimits(second.score_threshold, second.nms_iou, second.detections)
 
     def __post_init__(self) -> None:
-        levels, sizes = self.neck.levels, self.first_stage.sizes_of_interest
-        if len(levels) != len(sizes):
-            raise ValueError(
-                f"first_stage.sizes_of_interest: expected one per level {levels}, got {len(sizes)}"
-            )
-        if self.second_stage is None:
-            return
-        if not set(self.second_stage.levels) <= set(levels):
+        levels = self.neck.levels
+        self.first_stage.check(levels, alone=self.second_stage is None)
+        if self.second_stage is not None and not set(self.second_stage.levels) <= set(levels):
             raise ValueError(
                 f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
             )
-        if self.first_stage.class_convs:
-            raise ValueError(
-                "first_stage.class_convs: expected 0 before a second stage, which knows the "
-                f"classes, got {self.first_stage.class_convs}"
-            )
+        if self.background_bounds == "larger":
+            second = self.second_stage
+            if second is None or second.classifier != "softmax":
+                raise ValueError(
+                    "background_bounds: expected both without a second stage that gives "
+                    "P(background), by softmax, got larger"
+                )

@@ -75,7 +75,7 @@ def detection_nms(
     """Greedy suppression within each class, then the best over all classes.
 
     Args:
-        boxes: (B, K, 4), shared by the classes.
+        boxes: (B, K, 4), shared by the classes, or (B, K, C, 4), of each class.
         scores: (B, K, C).
         score_threshold: () float32; scores at or below never count.
         detections: D, rows to return.
@@ -87,7 +87,8 @@ def detection_nms(
     found = []
     for some, by_class in zip(boxes, scores, strict=True):
         rows, classes = torch.nonzero(by_class > score_threshold, as_tuple=True)
-        candidates = (some[rows], by_class[rows, classes], classes)
+        own = some[rows] if some.ndim == 2 else some[rows, classes]
+        candidates = (own, by_class[rows, classes], classes)
         found.append(_best_per_class(*candidates, detections, iou_threshold))
     return _stacked(found)
 
@@ -144,7 +145,22 @@ def _(
 def _best_per_class(
     boxes: Tensor, scores: Tensor, classes: Tensor, count: int, iou_threshold: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of boxes (N, 4) with a score and a class each the best that survive: a row of detections.
+    """Of boxes (N, 4) with a score and a class each the best that survive: a row of detections."""
+    rows = surviving_rows(boxes, scores, classes, count, iou_threshold)
+    missing = count - len(rows)
+    pad = torch.nn.functional.pad
+    return (
+        torch.tensor(len(rows), dtype=torch.int32, device=boxes.device),
+        pad(boxes[rows], (0, 0, 0, missing)),
+        pad(scores[rows], (0, missing)),
+        pad(classes[rows].to(torch.int32), (0, missing)),
+    )
+
+
+def surviving_rows(
+    boxes: Tensor, scores: Tensor, classes: Tensor, count: int, iou_threshold: float
+) -> Tensor:
+    """The rows, at most `count`, best first, of boxes (N, 4) that survive within their class.
 
     One class after the other: shifting the classes apart to suppress all at once, as torchvision
     does, rounds the coordinates.
@@ -155,15 +171,7 @@ def _best_per_class(
         keep = torchvision.ops.nms(boxes[members], scores[members], iou_threshold)
         survives[members[keep]] = True
     rows = torch.nonzero(survives).squeeze(1)
-    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices[:count]]
-    missing = count - len(rows)
-    pad = torch.nn.functional.pad
-    return (
-        torch.tensor(len(rows), dtype=torch.int32, device=boxes.device),
-        pad(boxes[rows], (0, 0, 0, missing)),
-        pad(scores[rows], (0, missing)),
-        pad(classes[rows].to(torch.int32), (0, missing)),
-    )
+    return rows[torch.sort(scores[rows], descending=True, stable=True).indices[:count]]
 
 
 def _stacked(
@@ -212,7 +220,7 @@ def pyramid_roi_align(
     pictures = torch.arange(batch, device=rois.device, dtype=rois.dtype).repeat_interleave(count)
     indexed = torch.cat([pictures[:, None], rois.reshape(-1, 4)], dim=1)  # (B * K, 5)
     pooled = pool_levels(
-        features,
+        [level.float() for level in features],  # half precision would round the boxes
         indexed,
         strides=strides,
         canonical_level=canonical_level,
@@ -220,7 +228,7 @@ def pyramid_roi_align(
         output_size=output_size,
         sampling_ratio=sampling_ratio,
     )
-    return pooled.reshape(batch, count, *pooled.shape[1:])
+    return pooled.to(features[0].dtype).reshape(batch, count, *pooled.shape[1:])
 
 
 @pyramid_roi_align.register_fake

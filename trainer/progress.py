@@ -222,12 +222,14 @@ class Reporter:
 
 
 def group_losses(losses: dict[str, float]) -> dict[str, float]:
-    """The nine losses as five numbers for a person: their sum, and a sum for each kind."""
-    kinds = ("heatmap", "regression", "class", "box")
-    groups = {
-        kind: sum(value for name, value in losses.items() if name.startswith(kind))
-        for kind in kinds
-    }
+    """The losses as few numbers for a person: their sum, and one for each kind.
+
+    What stands behind the last underscore (heatmap_positive, class_0) tells those of a kind apart.
+    """
+    groups: dict[str, float] = {}
+    for name, value in losses.items():
+        kind = name.rpartition("_")[0] or name
+        groups[kind] = groups.get(kind, 0.0) + value
     return {"loss": sum(losses.values()), **groups}
 
 

@@ -9,10 +9,15 @@ from torch import Tensor
 
 
 class FirstStageOutput(NamedTuple):
-    """Dense predictions of the first stage, one entry per pyramid level, fine to coarse."""
+    """Dense predictions of the first stage, one entry per pyramid level, fine to coarse.
 
-    heatmaps: list[Tensor]  # each (B, 1, h, w), logits of P(object); one-stage (B, C, h, w)
-    regressions: list[Tensor]  # each (B, 4, h, w), left top right bottom, stride units, >= 0
+    A cell predicts A boxes, one for each of its anchors or one in all; the channels of the first
+    box come first. What a box predicts, its place, is numbered cell * A + a within the level.
+    """
+
+    logits: list[Tensor]  # each (B, A * C, h, w), of P(object), C = 1, or of every class
+    regressions: list[Tensor]  # each (B, A * D, h, w), as the stage's `BoxCoding` reads them
+    centerness: list[Tensor] | None = None  # each (B, A, h, w), logits; None: the stage has none
 
 
 class Proposals(NamedTuple):

@@ -7,29 +7,30 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .build_first_stage import build_first_stage_losses
 from .cascade_losses import CascadeLosses
 from .detector import AnyDetector, TwoStageDetector
-from .losses import giou_loss, heatmap_focal_loss
+from .larger_bound import share_background
 from .model_config import ModelConfig
-from .structures import FirstStageOutput, Target
-from .targets.centernet import centernet_targets
-from .targets.extra_positives import extra_positives
-from .targets.grid import pyramid_grid
+from .structures import FirstStageOutput, Proposals, Target
 
 
-def _at_least_one(count: int) -> float:
+def _at_least_one(count: float) -> float:
     """The divisor of one process on its own; 1 where there is nothing to divide."""
-    return float(max(count, 1))
+    return max(float(count), 1.0)
 
 
 class DetectorLosses:
     """The losses of one batch, by name, weighted as the config says.
 
-    Keys: heatmap_positive, heatmap_negative, regression, and class_k and box_k of each stage k of a
-    second stage. All are finite and have a gradient, also where no picture has an object.
+    Keys: those of the first stage (CenterNet's: heatmap_positive, heatmap_negative, regression),
+    and class_k and box_k of each stage k of a second stage. All are finite and have a gradient,
+    also where no picture has an object.
     """
 
-    def __init__(self, config: ModelConfig, share: Callable[[int], float] = _at_least_one) -> None:
+    def __init__(
+        self, config: ModelConfig, share: Callable[[float], float] = _at_least_one
+    ) -> None:
         """Keep the settings.
 
         Args:
@@ -39,7 +40,7 @@ class DetectorLosses:
                 their counts: together they then train on what one process with all pictures would.
         """
         self.config = config
-        self.share = share
+        self.first_stage_losses = build_first_stage_losses(config.first_stage, share)
         second = config.second_stage
         self.cascade_losses = None if second is None else CascadeLosses(second, share)
 
@@ -68,57 +69,30 @@ class DetectorLosses:
             )
         features = detector.features(images, image_sizes)
         output = detector.first_stage(features)
-        losses = self.first_stage_losses(output, targets, detector.strides)
         if self.cascade_losses is None:
-            return losses
+            return self.first_stage_losses(output, targets, detector.strides)
         assert isinstance(detector, TwoStageDetector)
-        with torch.no_grad():
-            found = detector.first_stage.propose(output, self.config.first_stage.train_filter)
+        found, settled = self._propose(detector, features, output, targets)
+        losses = self.first_stage_losses(output, targets, detector.strides, settled)
         second_stage = detector.second_stage
         return losses | self.cascade_losses(second_stage, features, found, image_sizes, targets)
 
-    def first_stage_losses(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
-    ) -> dict[str, Tensor]:
-        """Heat map and regression losses of the dense predictions.
-
-        Args:
-            output: of the first stage, B pictures.
-            targets: ground truth of each picture.
-            strides: pixels per cell of each level.
-        Returns:
-            heatmap_positive and heatmap_negative, over the number of positives, and regression,
-            over the number of cells that it is trained on; both at least 1.
-        """
-        config, channels = self.config.first_stage, output.heatmaps[0].shape[1]
-        logits = torch.cat([cells_first(level) for level in output.heatmaps], dim=1).float()
-        ltrb = torch.cat([cells_first(level) for level in output.regressions], dim=1).float()
-        sizes = [(level.shape[2], level.shape[3]) for level in output.heatmaps]
-        grid = pyramid_grid(sizes, strides, logits.device)
-        wanted = centernet_targets(targets, grid, config, channels)
-        positives = wanted.positives
-        if config.extra_positives is not None:
-            positives = extra_positives(targets, ltrb.detach(), grid, config, channels)
-        heatmap = heatmap_focal_loss(
-            logits.flatten(),
-            wanted.heatmap,
-            positives,
-            alpha=config.focal_alpha,
-            gamma=config.focal_gamma,
-            beta=config.focal_beta,
-            ignore_high_negatives=config.ignore_high_negatives,
-        )
-        cells = wanted.regression.indices
-        predicted = ltrb.reshape(-1, 4)[cells]
-        regression = giou_loss(predicted, wanted.regression.ltrb_strides)
-        scale = config.heatmap_weight / self.share(len(positives))
-        return {
-            "heatmap_positive": heatmap.positive * scale,
-            "heatmap_negative": heatmap.negative * scale,
-            "regression": regression * config.regression_weight / self.share(len(cells)),
-        }
-
-
-def cells_first(level: Tensor) -> Tensor:
-    """Dense predictions (B, C, h, w) as (B, h * w, C), row by row."""
-    return level.flatten(2).transpose(1, 2)
+    @torch.no_grad()
+    def _propose(
+        self,
+        detector: TwoStageDetector,
+        features: list[Tensor],
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+    ) -> tuple[Proposals, Tensor | None]:
+        """The second stage's proposals, and the places that the first stage leaves to it."""
+        stage, filter = detector.first_stage, self.config.first_stage.train_filter
+        if self.config.background_bounds == "both":
+            return stage.propose(output, filter), None
+        second = self.config.second_stage
+        assert second is not None
+        proposals, places = stage.propose_with_places(output, filter)
+        return share_background(
+            detector.second_stage, features, proposals, places, targets, second.ious[0],
+            sum(level[0].numel() for level in output.logits),
+        )  # fmt: skip

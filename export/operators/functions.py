@@ -55,15 +55,17 @@ class Call:
         """The function that the call runs where nobody has the operator.
 
         Args:
-            body: gets a value for each input, whose shape is that of the graph's value, writes
+            body: gets a value for each input, of the shape and type of the graph's value, writes
                 standard operators, and returns the outputs.
         """
-        parameters = [ir.Value(name=name, shape=v.shape) for name, v in self.inputs.items()]
+        parameters = [
+            ir.Value(name=name, shape=v.shape, type=v.type) for name, v in self.inputs.items()
+        ]
         recorder: Any = Recorder()
         with default_as(recorder):
             results = body(*parameters)
         for parameter in parameters:
-            parameter.shape = None  # a function is called with any
+            parameter.shape = parameter.type = None  # a function is called with any
         for name, result in zip(self.outputs, results, strict=True):
             result.name = name
         graph = ir.Graph(parameters, results, nodes=recorder.nodes, opset_imports={"": OPSET})
@@ -85,11 +87,15 @@ class Call:
             self.name,
             DOMAIN,
             VERSION,
-            inputs=[parameter(name, _type_of(value)) for name, value in self.inputs.items()],
+            inputs=[parameter(name, type_of(value)) for name, value in self.inputs.items()],
             outputs=[parameter(name, kind) for name, kind in self.outputs.items()],
             attributes=[attribute(a.name, kinds(a.type.value)) for a in self.attributes],
         )
 
 
-def _type_of(value: Value) -> str:
-    return "tensor(int32)" if value.dtype == ir.DataType.INT32 else "tensor(float)"
+_TYPES = {ir.DataType.INT32: "tensor(int32)", ir.DataType.FLOAT16: "tensor(float16)"}
+
+
+def type_of(value: Value) -> str:
+    """The ONNX type of a graph's value; one whose type is not known yet is a float."""
+    return _TYPES.get(value.dtype, "tensor(float)")

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import torch
 
 from . import pooling, suppression
-from .functions import DOMAIN, Call
+from .functions import DOMAIN, Call, type_of
 from .onnx import Value, ints, number, op
 from .standard import standard_translations
 
@@ -57,7 +57,7 @@ class FusedOperators:
             "ProposalNMS",
             {"boxes": boxes, "scores": scores},
             {"kept_boxes": FLOAT, "kept_scores": FLOAT},
-            _suppression_attributes("proposals", k, iou_threshold),
+            [*_suppression_attributes("proposals", k, iou_threshold), _classed(False)],
             body,
         )
         return outputs
@@ -84,7 +84,7 @@ class FusedOperators:
             "ProposalNMS",
             {"boxes": boxes, "scores": scores, "classes": labels},
             {"kept_boxes": FLOAT, "kept_scores": FLOAT, "kept_classes": INT32},
-            _suppression_attributes("proposals", detections, iou_threshold),
+            [*_suppression_attributes("proposals", detections, iou_threshold), _classed(True)],
             body,
         )
         return suppression.count_found(best[1]), *best
@@ -97,18 +97,19 @@ class FusedOperators:
         detections: int,
         iou_threshold: float,
     ) -> tuple[Value, Value, Value, Value]:
-        """See `suppression.detection_nms`; the operator's boxes are (B, K, 1, 4)."""
+        """See `suppression.detection_nms`; boxes that classes share are (B, K, 1, 4) here."""
+        shared = len(boxes.shape) == 3
 
         def body(boxes: Value, scores: Value, score_threshold: Value) -> Sequence[Value]:
-            shared = op.Squeeze(boxes, ints(2))
-            return suppression.detection_nms(
-                shared, scores, score_threshold, detections, iou_threshold
-            )
+            rule = (score_threshold, detections, iou_threshold)
+            if shared:
+                return suppression.shared_box_nms(op.Squeeze(boxes, ints(2)), scores, *rule)
+            return suppression.own_box_nms(boxes, scores, *rule)
 
         outputs: tuple[Value, Value, Value, Value] = self._call(
             "DetectionNMS",
             {
-                "boxes": op.Unsqueeze(boxes, ints(2)),
+                "boxes": op.Unsqueeze(boxes, ints(2)) if shared else boxes,
                 "scores": scores,
                 "score_threshold": score_threshold,
             },
@@ -144,7 +145,7 @@ class FusedOperators:
         return self._call(
             "PyramidRoIAlign",
             {"rois": rois, **{f"features{n}": level for n, level in enumerate(features)}},
-            {"pooled": FLOAT},
+            {"pooled": type_of(features[0])},
             [
                 ir.AttrInt64s("strides", strides),
                 ir.AttrInt64("canonical_level", canonical_level),
@@ -192,3 +193,8 @@ def _function_of(method: Callable[..., Any]) -> Callable[..., Any]:
 def _suppression_attributes(name: str, count: int, iou_threshold: float) -> list[ir.Attr]:
     threshold = suppression.largest_float32(iou_threshold)
     return [ir.AttrInt64(name, count), ir.AttrFloat32("iou_threshold", threshold)]
+
+
+def _classed(classed: bool) -> ir.Attr:
+    """Tells a plugin, which sees only a node's attributes, whether classes go in and out."""
+    return ir.AttrInt64("classed", int(classed))

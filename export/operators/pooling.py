@@ -25,15 +25,18 @@ def pyramid_roi_align(
 
     Args:
         rois: (B, K, 4) xyxy, pixels.
-        features: one (B, C, h, w) per level, fine to coarse.
+        features: one (B, C, h, w) per level, fine to coarse, float32 or float16.
         strides: pixels per cell of each level.
         canonical_level, canonical_size: a RoI of this size (side, pixels) belongs to this level.
         output_size: P, cells per side of the result.
         sampling_ratio: samples per cell and side; 0: ceil(RoI size / P).
     Returns:
-        (B, K, C, P, P).
+        (B, K, C, P, P), of the features' type.
     Source: arXiv 1612.03144, eq. 1; aligned as in detectron2 (half a pixel shifted).
     """
+    lowered = features[0].dtype == ir.DataType.FLOAT16
+    if lowered:  # RoiAlign wants rois of the features' type
+        features = [op.Cast(feature, to=ir.DataType.FLOAT) for feature in features]
     level = _level_of(rois, strides, canonical_level, canonical_size)
     pooled, places = [], []
     for index, (feature, stride) in enumerate(zip(features, strides, strict=True)):
@@ -55,7 +58,8 @@ def pyramid_roi_align(
     position = op.Range(op.Constant(value_int=0), op.Size(level), op.Constant(value_int=1))
     # Every entry of `level` is overwritten: it lends its shape (B, K) only.
     order = op.ScatterND(level, op.Concat(*places, axis=0), position)
-    return op.Gather(op.Concat(*pooled, axis=0), order, axis=0)
+    result = op.Gather(op.Concat(*pooled, axis=0), order, axis=0)
+    return op.Cast(result, to=ir.DataType.FLOAT16) if lowered else result
 
 
 def _level_of(

@@ -62,7 +62,7 @@ def detection_nms(
     """Greedy suppression per class, then the best detections over all classes.
 
     Args:
-        boxes: (B, K, 4) xyxy, pixels, shared by the classes; K is static.
+        boxes: (B, K, 4) xyxy, pixels, shared by the classes, or (B, K, C, 4); K is static.
         scores: (B, K, C) in [0, 1]; C is static.
         score_threshold: () float32; a score at or below it is dropped.
         detections: D, rows of the result.
@@ -71,7 +71,15 @@ def detection_nms(
         num_detections (B,) int32, boxes (B, D, 4), scores (B, D), classes (B, D) int32; zeros past
         num_detections; ties to the lower row of `boxes`, then to the lower class.
     """
-    _, proposals, classes = scores.shape
+    of = shared_box_nms if len(boxes.shape) == 3 else own_box_nms
+    return of(boxes, scores, score_threshold, detections, iou_threshold)
+
+
+def shared_box_nms(
+    boxes: Value, scores: Value, score_threshold: Value, detections: int, iou_threshold: float
+) -> tuple[Value, Value, Value, Value]:
+    """`detection_nms` of boxes (B, K, 4) that the classes share."""
+    classes = scores.shape[2]
     selected = op.NonMaxSuppression(
         boxes,
         op.Transpose(scores, perm=[0, 2, 1]),
@@ -80,21 +88,62 @@ def detection_nms(
         op.Reshape(score_threshold, ints(1)),
     )  # (survivors, 3): picture, class, row
     where = op.Gather(selected, ints(0, 2, 1), axis=1)
+    values, valid, places = _best_pairs(scores, where, detections)
+    rows = op.Unsqueeze(op.Div(places, ints(classes)), ints(2))
+    found = op.GatherND(boxes, rows, batch_dims=1)  # (B, D, 4)
+    return _detections(found, values, valid, op.Mod(places, ints(classes)))
+
+
+def own_box_nms(
+    boxes: Value, scores: Value, score_threshold: Value, detections: int, iou_threshold: float
+) -> tuple[Value, Value, Value, Value]:
+    """`detection_nms` of boxes (B, K, C, 4): to the suppression every class is a picture."""
+    _, proposals, classes = scores.shape
+    selected = op.NonMaxSuppression(
+        op.Reshape(op.Transpose(boxes, perm=[0, 2, 1, 3]), ints(-1, proposals, 4)),
+        op.Reshape(op.Transpose(scores, perm=[0, 2, 1]), ints(-1, 1, proposals)),
+        ints(detections),
+        floats(largest_float32(iou_threshold)),
+        op.Reshape(score_threshold, ints(1)),
+    )  # (survivors, 3): picture * C + class, 0, row
+    both, row = (op.Gather(selected, ints(column), axis=1) for column in (0, 2))
+    where = op.Concat(op.Div(both, ints(classes)), row, op.Mod(both, ints(classes)), axis=1)
+    values, valid, places = _best_pairs(scores, where, detections)
+    pairs = op.Reshape(boxes, ints(-1, proposals * classes, 4))
+    found = op.GatherND(pairs, op.Unsqueeze(places, ints(2)), batch_dims=1)  # (B, D, 4)
+    return _detections(found, values, valid, op.Mod(places, ints(classes)))
+
+
+def _best_pairs(scores: Value, where: Value, count: int) -> tuple[Value, Value, Value]:
+    """The best of the pairs of box and class that are left.
+
+    Args:
+        scores: (B, K, C).
+        where: (S, 3) those that are left: picture, box, class.
+        count: D.
+    Returns:
+        their scores (B, D), which of them there are, and K * C indices, 0 where there is none.
+    """
+    _, proposals, classes = scores.shape
     nothing = op.ConstantOfShape(op.Shape(scores))
     kept = op.ScatterND(nothing, where, op.GatherND(scores, where))  # (B, K, C), 0 if suppressed
     flat = op.Reshape(kept, ints(-1, proposals * classes))
-    if proposals * classes < detections:
-        flat = op.Pad(flat, ints(0, 0, 0, detections))
-    values, places = op.TopK(flat, ints(detections), axis=1)
+    if proposals * classes < count:
+        flat = op.Pad(flat, ints(0, 0, 0, count))
+    values, places = op.TopK(flat, ints(count), axis=1)
     valid = op.Greater(values, number(0.0))
-    places = op.Where(valid, places, ints(0))
-    rows = op.Unsqueeze(op.Div(places, ints(classes)), ints(2))
-    found = op.GatherND(boxes, rows, batch_dims=1)  # (B, D, 4)
+    return values, valid, op.Where(valid, places, ints(0))
+
+
+def _detections(
+    boxes: Value, scores: Value, valid: Value, classes: Value
+) -> tuple[Value, Value, Value, Value]:
+    """Number, boxes, scores, classes; zeros where there is none."""
     return (
         op.ReduceSum(op.Cast(valid, to=ir.DataType.INT32), ints(1), keepdims=0),
-        op.Where(op.Unsqueeze(valid, ints(2)), found, number(0.0)),
-        values,
-        op.Cast(op.Mod(places, ints(classes)), to=ir.DataType.INT32),
+        op.Where(op.Unsqueeze(valid, ints(2)), boxes, number(0.0)),
+        scores,
+        op.Cast(classes, to=ir.DataType.INT32),
     )
 
 

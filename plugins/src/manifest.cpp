@@ -152,7 +152,7 @@ Manifest read_manifest(const json::Value& value, std::string_view source) {
   read_sizes(fields, manifest);
   manifest.precision = fields.choice("precision", {"fp32", "fp16", "int8"});
   manifest.fused_ops = fields.choice("ops", {"standard", "fused"}) == "fused";
-  fields.choice("score_rule", {"sqrt", "product", "heatmap"});
+  fields.choice("score_rule", {"sqrt", "product", "class", "heatmap"});
   read_thresholds(fields, manifest);
   check_origin(fields);
   fields.finish();

@@ -18,8 +18,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import DevicePicture
+from ..arrays import LEGACY_STREAM, DevicePicture
 from ..detections import Detections
+from ..engine_file import read_sidecar
 from ..errors import BackendUnavailableError
 from ..machine import has_cuda_driver
 from ..manifest import Manifest
@@ -35,11 +36,18 @@ from .base import (
 )
 from .native_contexts import Contexts
 from .native_images import image_of
-from .ort_operators import check_possible
+from .ort_operators import CPU_ALONE, check_fused
 
 logger = logging.getLogger(__name__)
 
-RUNTIME_VARIABLE = "CN2_ONNXRUNTIME"  # libcn2 reads it itself
+ENGINE = ".engine"
+# Of ONNX files and of engines; libcn2 reads them itself.
+RUNTIME_VARIABLE, TENSORRT_VARIABLE = "CN2_ONNXRUNTIME", "CN2_TENSORRT"
+# Of each runtime: the Python package that holds its library, and the library's names.
+TENSORRT_PACKAGES = {
+    "tensorrt": ("tensorrt_libs", "libnvinfer.so.1[0-9]"),
+    "tensorrt-rtx": ("tensorrt_rtx_libs", "libtensorrt_rtx.so.[0-9]"),
+}
 DETECTION = np.dtype([("box", "f4", 4), ("score", "f4"), ("class_id", "i4")])  # cn2_detection
 
 
@@ -71,10 +79,11 @@ class NativeBackend:
         threads: int | None = None,
         fused: bool | None = None,
     ) -> Self:
-        """Open a file of `cn2 export`.
+        """Open a file of `cn2 export`, or an engine of `cn2 build`.
 
         Args:
-            device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU.
+            device: "cpu", "cuda", "cuda:<number>", or "auto": CUDA where it works, else the CPU;
+                of engines the first GPU.
             threads: CPU threads of one call; None: one per core.
             fused: run fused operators (docs/operators.md) by libcn2's kernels; False: by their
                 bodies; None: by the kernels where the file has some and the device is the CPU;
@@ -82,12 +91,15 @@ class NativeBackend:
         Raises:
             ModelFormatError: torn, not ours, newer, or its graph is not what the manifest says;
                 `fused` was asked for, and it has no such operators.
-            BackendUnavailableError: libcn2 was not built, there is no ONNX Runtime, or the device
-                that was asked for does not work.
+            BackendUnavailableError: libcn2 was not built, there is no ONNX Runtime or, for an
+                engine, TensorRT of its version; the device that was asked for does not work.
             PluginError: libcn2 is of another version, or cannot be loaded.
         """
         check_options(device, threads)
         library = libcn2.open_library()
+        if _is_engine(path):
+            where = "cuda:0" if device in ("auto", "cuda") else device
+            return cls._open(library, path, where, threads, fused)
         if device == "auto" and not fused and has_cuda_driver():
             try:
                 return cls._open(library, path, "cuda:0", threads, fused)
@@ -105,9 +117,7 @@ class NativeBackend:
         threads: int | None,
         fused: bool | None,
     ) -> Self:
-        if device != "cpu":
-            _load_cuda_libraries()
-        runtime = None if os.environ.get(RUNTIME_VARIABLE) else find_onnxruntime()
+        runtime = _find_engine_runtime(path) if _is_engine(path) else _find_onnx_runtime(device)
         options = libcn2.ModelOptions(
             threads=threads or 0,
             device=device.encode(),
@@ -118,7 +128,9 @@ class NativeBackend:
         library.model_open(os.fsencode(path), byref(options), byref(model))
         backend = cls(library, model, device, path)
         if fused:
-            check_possible(backend.manifest, path, on_cpu=device == "cpu")
+            check_fused(backend.manifest, path)
+            if device != "cpu" and "fused operators" not in backend.runtime:
+                raise BackendUnavailableError(f"{path}: {CPU_ALONE}")
         logger.info("%s: native, %s", path, backend.runtime)
         return backend
 
@@ -161,6 +173,8 @@ class NativeBackend:
         """Find the objects in whole pictures; see `PictureBackend.detect`."""
         self._contexts.check_open()
         options = self._options(score_threshold)
+        if self.device != "cpu" and any(isinstance(one, DevicePicture) for one in pictures):
+            options.cuda_stream = LEGACY_STREAM  # which those who wrote them are in step with
         pairs = [image_of(picture, self.device) for picture in pictures]  # they hold the pixels
         images = (libcn2.Image * len(pairs))(*(image for image, _ in pairs))
         capacity = self.manifest.detections
@@ -206,6 +220,31 @@ def find_onnxruntime() -> Path | None:
         return None
     folder = Path(found.submodule_search_locations[0]) / "capi"
     return next(iter(sorted(folder.glob("libonnxruntime.so*"))), None)
+
+
+def _is_engine(path: Path) -> bool:
+    return path.suffix.lower() == ENGINE
+
+
+def _find_onnx_runtime(device: str) -> Path | None:
+    """The library to load; None leaves that to libcn2."""
+    if device != "cpu":
+        _load_cuda_libraries()
+    return None if os.environ.get(RUNTIME_VARIABLE) else find_onnxruntime()
+
+
+def _find_engine_runtime(path: Path) -> Path | None:
+    return None if os.environ.get(TENSORRT_VARIABLE) else find_tensorrt(read_sidecar(path).runtime)
+
+
+def find_tensorrt(runtime: str) -> Path | None:
+    """The library in the Python package of a runtime, which is not imported; None without one."""
+    package, names = TENSORRT_PACKAGES[runtime]
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return None
+    folder = Path(found.submodule_search_locations[0])
+    return next(iter(sorted(folder.glob(names), reverse=True)), None)
 
 
 def _load_cuda_libraries() -> None:

@@ -18,6 +18,10 @@ LIBRARY = "cn2_ort_ops"
 VERSION = 1  # of the domain cn2, as files name it
 GET_IT = "make native in a source tree, or install a wheel that was built with a compiler"
 BROKEN_FIX = "run make native again, or install the package again"
+CPU_ALONE = (
+    "fused operators have kernels for the CPU alone in a library that was built without nvcc; "
+    "build it with nvcc, open it with device='cpu', or without fused=True"
+)
 
 
 def add_operators(
@@ -29,7 +33,7 @@ def add_operators(
         options: onnxruntime.SessionOptions.
         manifest: of the file.
         path: the file, for messages.
-        on_cpu: whether the session runs on the CPU, the only device that has kernels.
+        on_cpu: whether the session runs on the CPU; on CUDA the library must have kernels for it.
         wanted: False: leave the bodies, which any ONNX Runtime runs; None: the kernels where that
             can be; True: the kernels.
     Returns:
@@ -37,7 +41,7 @@ def add_operators(
     Raises:
         BackendUnavailableError, ModelFormatError, PluginError: `wanted`, and it cannot be.
     """
-    if wanted is False or (wanted is None and (manifest.ops != "fused" or not on_cpu)):
+    if wanted is False or (wanted is None and manifest.ops != "fused"):
         return False
     try:
         return _add(options, manifest, path, on_cpu, required=wanted is True)
@@ -49,7 +53,7 @@ def add_operators(
 
 
 def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: bool) -> bool:
-    check_possible(manifest, path, on_cpu=on_cpu)
+    check_fused(manifest, path)
     library = library_path(LIBRARY)
     if library is None:
         if required:
@@ -57,26 +61,20 @@ def _add(options: Any, manifest: Manifest, path: Path, on_cpu: bool, required: b
                 f"{path}: fused operators need lib{LIBRARY}, found none; {GET_IT}"
             )
         return False
+    if not on_cpu and not runs_on_cuda(library):
+        if required:
+            raise BackendUnavailableError(f"{path}: {CPU_ALONE}")
+        return False  # the CPU's would carry the features there and back
     add_library(options, library)
     return True
 
 
-def check_possible(manifest: Manifest, path: Path, *, on_cpu: bool) -> None:
-    """Raise unless kernels can run the operators of a file on a device.
-
-    Raises:
-        ModelFormatError: it has no fused ones.
-        BackendUnavailableError: the device is not the CPU.
-    """
+def check_fused(manifest: Manifest, path: Path) -> None:
+    """Raise ModelFormatError unless a file has fused operators."""
     if manifest.ops != "fused":
         raise ModelFormatError(
             f"{path}: expected fused operators, got {manifest.ops} ones; "
             f"export it with --ops fused, or open it without fused=True"
-        )
-    if not on_cpu:
-        raise BackendUnavailableError(
-            f"{path}: fused operators have kernels for the CPU alone; "
-            f"open it with device='cpu', or without fused=True"
         )
 
 
@@ -110,6 +108,12 @@ def check_library(library: Path) -> None:
         raise PluginError(
             f"{library}: operators of version {version}, this package needs {VERSION}; {BROKEN_FIX}"
         )
+
+
+def runs_on_cuda(library: Path) -> bool:
+    """Whether a library has kernels for ONNX Runtime's CUDA provider; PluginError as above."""
+    check_library(library)
+    return bool(ctypes.CDLL(str(library)).cn2_operators_run_on_cuda())
 
 
 def _one_line(error: Exception) -> str:

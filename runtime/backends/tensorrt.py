@@ -32,7 +32,7 @@ from .base import (
 from .cuda_runtime import Cuda
 from .tensorrt_engine import LoadedEngine, load_engine
 from .tensorrt_library import open_tensorrt
-from .tensorrt_pictures import Group, group_pictures, place_group
+from .tensorrt_pictures import ALIGNMENT, Group, group_pictures, place_group
 from .tensorrt_slots import Slot, Slots, create_slot
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,39 @@ class TensorRTBackend:
                 slot.inputs["images"].upload(slot.stream)
                 found.append(self._run(slot, sizes, score_threshold))
         return RawDetections(*map(np.concatenate, zip(*found, strict=True)))
+
+    def infer_at(
+        self,
+        address: int,
+        shape: tuple[int, int, int, int],
+        image_sizes: npt.NDArray[np.int32],
+        score_threshold: float | None = None,
+    ) -> RawDetections:
+        """As `infer`, on images that are in CUDA memory: the engine reads them there.
+
+        Args:
+            address: of the canvases, a multiple of 256; what writes them is on CUDA's default
+                stream, or done.
+            shape: (B, H, W, 3) uint8 RGB; not cut: one profile takes B.
+            image_sizes: (B, 2), in host memory.
+        """
+        self._slots.check_open()
+        check_score_threshold(self.manifest, score_threshold)
+        if (
+            address % ALIGNMENT
+            or not address
+            or shape[3] != 3
+            or image_sizes.shape != (shape[0], 2)
+        ):
+            raise ValueError(
+                f"images: expected an address in multiples of {ALIGNMENT} of (B, H, W, 3) and "
+                f"image_sizes (B, 2), got {address}, {shape}, {image_sizes.shape}"
+            )
+        self._cuda.select()
+        with self._slots.borrow() as slot:
+            slot.reserve(shape, self.manifest.detections)
+            self._cuda.wait_for_default_stream(slot.stream)
+            return self._run(slot, image_sizes, score_threshold, address)
 
     def detect(
         self,

@@ -140,7 +140,7 @@ def test_backbone_and_neck_features(run: Run) -> None:
 
 
 def test_head_outputs(run: Run) -> None:
-    assert_head(run.fixture, run.first.heatmaps, run.first.regressions)
+    assert_head(run.fixture, run.first.logits, run.first.regressions)
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def run_step(shared: Path, name: str, mode: str) -> Step:
             positives.append(some)
             return heatmap_focal_loss(logits, targets, some, **settings)
 
-        patch.setattr("cn2.trainer.training_losses.heatmap_focal_loss", focal)
+        patch.setattr("cn2.trainer.first_stage_losses.centernet.heatmap_focal_loss", focal)
         losses = DetectorLosses(unsampled(fixture.config.model))(
             detector, canvas, sizes, [fixture_target(fixture)]
         )

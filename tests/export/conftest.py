@@ -25,6 +25,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
+def tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The tiny detector in fp16, with fused operators."""
+    config, folder = tiny_config(), tmp_path_factory.mktemp("fp16")
+    return export_to(folder, lively_detector(config), config, "fused", "fp16")
+
+
+@pytest.fixture(scope="session")
 def one_stage(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The tiny detector without a second stage."""
     config = tiny_one_stage_config()

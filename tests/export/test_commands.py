@@ -122,7 +122,7 @@ def test_a_file_that_does_not_agree_is_not_kept(
     ("words", "message"),
     [
         (["--ops", "mixed"], "--ops: expected standard or fused, got 'mixed'"),
-        (["--precision", "fp16"], "--precision: expected fp32, got 'fp16'"),
+        (["--precision", "int8"], "--precision: expected fp32 or fp16, got 'int8'"),
         (["--size", "640"], "--size: expected HxW in pixels, for example 384x512, got '640'"),
         (["--size", "60x96"], "multiples of 32, got (60, 96)"),
         (["--dynamic", "--size", "64x96"], "expected one of them, got both"),

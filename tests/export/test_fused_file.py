@@ -25,6 +25,7 @@ from exported import Exported, canvases, export_to, lively_detector
 from factories import tiny_many_classes_config, tiny_one_stage_config
 from native_agreement import assert_native_agrees
 from native_libraries import needs_library
+from rtx_networks import Parsed, logged, rtx_with_plugins
 
 BOX_ATOL_PX = 0.01  # as between torch and ONNX Runtime, test_onnx_file.py
 DATA_DEPENDENT = {"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop", "If", "Scan"}
@@ -84,6 +85,19 @@ def test_it_finds_what_torch_finds(
         expected = fused.torch_run(images, sizes, threshold)
         assert_close(backend.infer(images, sizes, threshold), expected)
         assert threshold == 0.3 or expected.num_detections.min() >= 1
+
+
+def test_tensorrt_rtx_takes_the_plugins(fused: Fused) -> None:
+    """Without a GPU it parses, finds each plugin's outputs, and builds for one that is not here."""
+    rtx = rtx_with_plugins()
+    parsed = Parsed(rtx, fused.path)
+    assert logged(rtx) == []
+    counts = [len(outputs) for outputs in parsed.plugins()]
+    expected = [3] if len(fused.operators) == 1 else [2, 1, 1, 1, 4]
+    assert counts == expected
+    assert all(shape[0] == -1 for outputs in parsed.plugins() for shape in outputs)
+    assert parsed.build((192, 256), "SM86") > 10_000
+    assert logged(rtx) == []
 
 
 def test_the_bodies_are_the_standard_form(nano: Exported, nano_fused: Exported) -> None:

@@ -82,6 +82,7 @@ def test_proposal_nms(k: int, library: Path | None) -> None:
     assert attributes_of(node) == {
         "proposals": k,
         "iou_threshold": pytest.approx(largest_float32(0.6), abs=0),
+        "classed": 0,
         "plugin_namespace": b"cn2",
     }
     assert list(function.output) == ["kept_boxes", "kept_scores"]
@@ -99,6 +100,7 @@ def test_class_nms(detections: int, labels: int, library: Path | None) -> None:
     proto = fused_graph(function, example, ((0,), (0,), (0,)))
     node, body = contract_of(proto)
     assert (node.op_type, attributes_of(node)["proposals"]) == ("ProposalNMS", detections)
+    assert attributes_of(node)["classed"] == 1
     assert list(body.input) == ["boxes", "scores", "classes"]
     given = {output: node for node in proto.graph.node for output in node.output}[node.input[2]]
     assert (given.op_type, attributes_of(given)["to"]) == ("Cast", onnx.TensorProto.INT32)
@@ -125,6 +127,20 @@ def test_detection_nms(detections: int, classes: int, library: Path | None) -> N
         boxes = random_boxes(batch, 20, seed=batch)
         scores = random_scores(batch, 20, classes, seed=batch)
         threshold = torch.tensor(value)
+        assert_identical(run(boxes, scores, threshold), function(boxes, scores, threshold))
+
+
+def test_detection_nms_of_boxes_of_each_class(library: Path | None) -> None:
+    function = partial(ops.detection_nms, detections=30, iou_threshold=0.5)
+    example = (torch.rand(2, 20, 3, 4), torch.rand(2, 20, 3), torch.tensor(0.05))
+    proto = fused_graph(function, example, ((0,), (0,), ()))
+    node, _ = contract_of(proto)
+    assert node.op_type == "DetectionNMS"
+    assert node.input[0] == proto.graph.input[0].name  # (B, K, C, 4) as they are
+    run = session_of(proto, library)
+    for batch, value in ((1, 0.0), (3, 0.25), (2, 1.0)):
+        boxes = random_boxes(batch, 60, seed=batch).reshape(batch, 20, 3, 4)
+        scores, threshold = random_scores(batch, 20, 3, seed=batch), torch.tensor(value)
         assert_identical(run(boxes, scores, threshold), function(boxes, scores, threshold))
 
 

@@ -149,6 +149,22 @@ def test_detection_nms(detections: int) -> None:
             np.testing.assert_array_equal(found[1][0, :count], boxes[0, rows].numpy())
 
 
+@pytest.mark.parametrize("detections", [25, 5, 100])  # of 60 pairs of a box and a class
+def test_detection_nms_of_boxes_of_each_class(detections: int) -> None:
+    function = partial(ops.detection_nms, detections=detections, iou_threshold=0.5)
+    example = (torch.rand(2, 20, 3, 4), torch.rand(2, 20, 3), torch.tensor(0.05))
+    run, _ = through_onnx(function, example, ((0,), (0,), ()))
+    for batch in BATCHES:
+        boxes = random_boxes(batch, 60, seed=batch).reshape(batch, 20, 3, 4)
+        scores = random_scores(batch, 20, 3, seed=batch)
+        scores[:, 15:] = 0.0  # padded proposals
+        for value in (0.0, 0.25, 0.3, 1.0):  # 0.25 is a score that occurs; 1.0: nothing found
+            threshold = torch.tensor(value)
+            found = run(boxes, scores, threshold)
+            assert_identical(found, function(boxes, scores, threshold))
+            assert found[0].max() > 0 or value == 1.0
+
+
 def test_detection_nms_finds_nothing_and_returns_zeros() -> None:
     function = partial(ops.detection_nms, detections=6, iou_threshold=0.7)
     example = (torch.rand(2, 4, 4), torch.rand(2, 4, 3), torch.tensor(0.05))

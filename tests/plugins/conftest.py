@@ -12,6 +12,7 @@ from c_library import Library, Model
 from native_cuda import CudaKernels
 from native_kernels import Kernels
 from native_libraries import built_library, missing
+from native_plugins import PluginLibrary
 from tiny_onnx import write_tiny_onnx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,3 +86,10 @@ def cuda() -> Iterator[CudaKernels]:
     kernels = CudaKernels(find_library("CN2_CUDA_KERNELS", default))
     yield kernels
     kernels.set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def plugins() -> PluginLibrary:
+    """TensorRT plugins, emulated ($CN2_EMULATED_PLUGINS: another build of them)."""
+    default = ROOT / "build" / "native" / "libcn2_trt_plugins_emulated.so"
+    return PluginLibrary(find_library("CN2_EMULATED_PLUGINS", default))

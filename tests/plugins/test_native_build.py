@@ -31,7 +31,11 @@ def test_only_the_entry_points_are_visible(ort_ops: Path) -> None:
     lines = tool("nm", "-D", "--defined-only", ort_ops).splitlines()
     names = {line.split()[-1] for line in lines}
     assert "RegisterCustomOps" in names
-    assert names <= {"RegisterCustomOps", "cn2_operators_version"}
+    assert names <= {
+        "RegisterCustomOps",
+        "cn2_operators_version",
+        "cn2_operators_run_on_cuda",
+    }
 
 
 def test_the_library_needs_no_onnx_runtime_and_no_folder(ort_ops: Path) -> None:

@@ -1,4 +1,7 @@
-"""libcn2_ort_ops: each operator in ONNX Runtime is the kernel, and refuses in one line."""
+"""libcn2_ort_ops: each operator in ONNX Runtime is the kernel, and refuses in one line.
+
+Those of the CUDA provider too: over emulated kernels they are registered as if for the CPU.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from native_kernels import Kernels
+from native_libraries import missing
 from plugin_inputs import grid_scores, spread_boxes
 
-FLOAT, INT32 = TensorProto.FLOAT, TensorProto.INT32
+FLOAT, HALF, INT32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
+ROOT = Path(__file__).resolve().parent.parent.parent
 FEATURES = ("f0", "f1", "f2")
 POOLING: dict[str, Any] = {
     "strides": [8, 16, 32],
@@ -26,6 +31,31 @@ POOLING: dict[str, Any] = {
     "sampling_ratio": 0,
 }
 Run = Callable[[Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
+
+
+@pytest.fixture(params=["CPU", "CUDA"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """Whose operators."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def ort_ops(provider: str, ort_ops: Path) -> Path:
+    """The library with them."""
+    emulated = ROOT / "build" / "native" / "libcn2_ort_ops_emulated.so"
+    if provider == "CUDA" and not emulated.is_file():
+        missing(f"{emulated}: not built; make native")
+    return emulated if provider == "CUDA" else ort_ops
+
+
+@pytest.fixture
+def kernels(provider: str, request: pytest.FixtureRequest, kernels: Kernels) -> Kernels:
+    """The kernels that they call."""
+    if provider == "CPU":
+        return kernels
+    cuda: Kernels = request.getfixturevalue("cuda")
+    return cuda
 
 
 def session(
@@ -65,13 +95,13 @@ def session(
     return lambda feeds: opened.run(None, dict(feeds))
 
 
-def pooling(library: Path, levels: int = 3, **changed: Any) -> Run:
-    """PyramidRoIAlign."""
-    inputs = {"rois": (FLOAT, 3), **dict.fromkeys(FEATURES[:levels], (FLOAT, 4))}
+def pooling(library: Path, levels: int = 3, kind: int = FLOAT, **changed: Any) -> Run:
+    """PyramidRoIAlign of features of a kind."""
+    inputs = {"rois": (FLOAT, 3), **dict.fromkeys(FEATURES[:levels], (kind, 4))}
     attributes = {
         name: value for name, value in {**POOLING, **changed}.items() if value is not None
     }
-    return session(library, "PyramidRoIAlign", inputs, {"pooled": FLOAT}, **attributes)
+    return session(library, "PyramidRoIAlign", inputs, {"pooled": kind}, **attributes)
 
 
 def pooling_inputs(batch: int = 2, count: int = 40) -> dict[str, NDArray[np.float32]]:
@@ -100,6 +130,19 @@ def test_pyramid_roi_align_of_one_level(kernels: Kernels, ort_ops: Path) -> None
     expected = kernels.pyramid_roi_align(feeds["rois"], [feeds["f0"]], [8], [])
     (pooled,) = pooling(ort_ops, 1, strides=[8], level_borders=None)(feeds)
     np.testing.assert_array_equal(pooled, expected)
+
+
+def test_pyramid_roi_align_in_half_precision(kernels: Kernels, ort_ops: Path) -> None:
+    """Rounded once, at the end."""
+    feeds: dict[str, Any] = pooling_inputs(count=12)
+    halves = {name: feeds[name].astype(np.float16) for name in FEATURES}
+    halves["f2"][0, 0, :2, :3] = [[np.inf, 1e-7, -6e4], [np.nan, 6e-5, -0.0]]
+    wide = [halves[name].astype(np.float32) for name in FEATURES]
+    expected = kernels.pyramid_roi_align(feeds["rois"], wide, POOLING["strides"], [1.0, 2.0])
+    (pooled,) = pooling(ort_ops, kind=HALF)({**feeds, **halves})
+    assert pooled.dtype == np.float16
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(pooled, expected.astype(np.float16))
 
 
 @pytest.mark.parametrize("classed", [False, True])
@@ -133,6 +176,17 @@ def test_detection_nms(kernels: Kernels, ort_ops: Path, boxes_per_row: int) -> N
     expected = kernels.detection_nms(boxes, scores, 0.2, 50, 0.5)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_detection_nms_of_more_scores_than_a_block_reads(kernels: Kernels, ort_ops: Path) -> None:
+    """Those take a workspace on a GPU."""
+    rng = np.random.default_rng(4)
+    boxes, scores = spread_boxes(rng, (1, 130, 1)), rng.random((1, 130, 130), dtype=np.float32)
+    found = detections(ort_ops)(
+        {"boxes": boxes, "scores": scores, "floor": np.array(0.9, np.float32)}
+    )
+    for ours, theirs in zip(found, kernels.detection_nms(boxes, scores, 0.9, 50, 0.5), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

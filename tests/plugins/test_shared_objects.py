@@ -12,8 +12,9 @@ import pytest
 from native_libraries import INCLUDE, ROOT, built_library, needs_library
 
 pytestmark = needs_library("cn2")
-NAMES = ("cn2", "cn2_ort_ops")
-SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2"}
+NAMES = ("cn2", "cn2_ort_ops", "cn2_trt_plugins")
+SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"}
+SYSTEM |= {"librt.so.1", "ld-linux-x86-64.so.2"}
 
 
 def tool(*command: str | Path) -> str:
@@ -35,8 +36,13 @@ def test_libcn2_shows_the_headers_functions_alone() -> None:
 
 
 def test_the_operators_library_shows_its_entries_alone() -> None:
-    shown = {"RegisterCustomOps", "cn2_operators_version"}
+    shown = {"RegisterCustomOps", "cn2_operators_version", "cn2_operators_run_on_cuda"}
     assert shown_symbols(built_library("cn2_ort_ops")) == shown
+
+
+def test_the_plugin_library_shows_its_entries_alone() -> None:
+    shown = {"getCreators", "setLoggerFinder", "cn2_operators_version"}
+    assert shown_symbols(built_library("cn2_trt_plugins")) == shown
 
 
 @pytest.mark.parametrize("name", NAMES)

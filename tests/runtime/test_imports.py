@@ -28,7 +28,7 @@ ALLOWED = {
         "runtime.formats.class_list",
         "runtime.reports",
     },
-    "export": {"trainer", "runtime"},
+    "export": {"trainer", "runtime", "plugins"},
     "runtime": {"plugins"},
     "plugins": set(),
 }

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from cn2.runtime.detector import Detector
 from cn2.runtime.errors import BackendUnavailableError, InferenceError, ModelFormatError
 from fake_backend import FakeBackend, make_manifest
 from fake_cuda import CudaArray, DlpackArray
+from fake_tensorrt import write_engine
 from native_libraries import fake_library
 
 RGB = (240, 120, 60)  # grey levels of the three channels
@@ -160,6 +162,23 @@ def test_device_pictures_reach_c_by_their_pointers(model: Path, kind: Any) -> No
         assert found.image_size == view.shape[:2]
 
 
+def test_device_pictures_are_ready_on_the_default_stream(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[int | None] = []
+    backend = NativeBackend.open(model, device="cuda")
+    detect = backend._library.detect
+
+    def watched(context: Any, images: Any, count: Any, options: Any, *more: Any) -> None:
+        streams.append(options._obj.cuda_stream)
+        detect(context, images, count, options, *more)
+
+    monkeypatch.setattr(backend._library, "detect", watched)
+    for picture_ in (wide(), CudaArray(wide()), DlpackArray(wide())):
+        Detector(backend)(picture_)
+    assert streams == [None, 1, 1]
+
+
 @pytest.mark.parametrize("kind", [CudaArray, DlpackArray])
 def test_device_pictures_and_a_model_on_the_cpu(model: Path, kind: Any) -> None:
     detector = Detector.open(model, backend="native", device="cpu")
@@ -210,6 +229,38 @@ def test_options_reach_c(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path:
     for wrong in ({"threads": 0}, {"device": "gpu"}):
         with pytest.raises(ValueError, match="expected"):
             Detector.open(model, backend="native", **wrong)  # type: ignore[arg-type]
+
+
+def test_engines_run_on_a_gpu_by_the_library_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, Path | None] = {"tensorrt-rtx": tmp_path / "t.so", "tensorrt": None}
+    monkeypatch.setattr(native, "find_tensorrt", found.__getitem__)
+    monkeypatch.delenv("CN2_TENSORRT", raising=False)
+    path = write_engine(tmp_path / "m.engine")
+    path.write_text(make_manifest().to_json())  # as the fake reads it
+    for device, where in (("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")):
+        backend = NativeBackend.open(path, device=device)
+        assert backend.runtime == f"device {where}, threads 0, standard_ops 0, {tmp_path / 't.so'}"
+    monkeypatch.setenv("CN2_TENSORRT", "its own")
+    assert NativeBackend.open(path).runtime.endswith(", null")
+
+
+@pytest.mark.parametrize("name", ["libtensorrt_rtx.so.1", "libnvinfer.so.10", "libnvinfer.so.11"])
+def test_tensorrts_library_in_its_python_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    package = "tensorrt_rtx_libs" if "rtx" in name else "tensorrt_libs"
+    (tmp_path / package).mkdir()
+    for file in ("__init__.py", name, "libnvinfer_lean.so.11", "libtensorrt_onnxparser_rtx.so.1"):
+        (tmp_path / package / file).touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path / package)])
+    monkeypatch.setattr(
+        native.importlib.util, "find_spec", lambda name: spec if name == package else None
+    )
+    answers = [native.find_tensorrt(runtime) for runtime in ("tensorrt", "tensorrt-rtx")]
+    expected = tmp_path / package / name
+    assert answers == ([None, expected] if "rtx" in name else [expected, None])
 
 
 def test_kernels_are_of_the_cpu(

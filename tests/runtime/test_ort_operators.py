@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from cn2.plugins import FOLDER_VARIABLE, library_path
 from cn2.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from cn2.runtime.backends.ort_operators import LIBRARY, add_operators, check_library
+from cn2.runtime.backends.ort_operators import LIBRARY, add_operators, check_library, runs_on_cuda
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError, PluginError
 from fake_backend import make_manifest
 from tiny_onnx import tiny_model, write_tiny_onnx
@@ -202,9 +202,15 @@ def test_auto_that_ends_on_the_cpu_has_the_kernels(
     assert asked == ["auto", "cpu"]  # kernels that must run are the CPU's
 
 
-def test_on_a_gpu_the_bodies_run(tmp_path: Path) -> None:
+def test_on_a_gpu_without_its_kernels_the_bodies_run(
+    tmp_path: Path, operator_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = onnxruntime.SessionOptions()
     path = tmp_path / "m.onnx"
+    assert runs_on_cuda(operator_library) == (shutil.which("nvcc") is not None)
+    monkeypatch.setattr("cn2.runtime.backends.ort_operators.runs_on_cuda", lambda _: True)
+    assert add_operators(options, FUSED, path, on_cpu=False, wanted=None)
+    monkeypatch.setattr("cn2.runtime.backends.ort_operators.runs_on_cuda", lambda _: False)
     assert not add_operators(options, FUSED, path, on_cpu=False, wanted=None)
     with pytest.raises(BackendUnavailableError, match="kernels for the CPU alone"):
         add_operators(options, FUSED, path, on_cpu=False, wanted=True)

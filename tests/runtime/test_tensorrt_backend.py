@@ -146,6 +146,26 @@ def test_a_picture_in_cuda_memory_is_bound_as_it_is(
     cuda.cudaFree(next(iter(cuda.device_memory)))
 
 
+def test_canvases_in_cuda_memory(cuda: FakeCudaRuntime, model: Path) -> None:
+    canvases = np.stack([blocks(), blocks()[::-1]])
+    held = on_device(cuda, canvases, lambda array: array)
+    sizes = np.array([[64, 96], [50, 96]], np.int32)
+    backend = TensorRTBackend.open(model)
+    expected = backend.infer(canvases, sizes, 0.3)
+    before = cuda.copied
+    found = backend.infer_at(held.ctypes.data, held.shape, sizes, 0.3)
+    assert cuda.copied - before < 300
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for address, shape in ((held.ctypes.data + 1, held.shape), (0, held.shape)):
+        with pytest.raises(ValueError, match="expected an address in multiples of 256"):
+            backend.infer_at(address, shape, sizes)
+    with pytest.raises(ValueError, match=r"image_sizes \(B, 2\), got"):
+        backend.infer_at(held.ctypes.data, held.shape, sizes[:1])
+    backend.close()
+    cuda.cudaFree(held.ctypes.data)
+
+
 def test_the_stream_waits_for_who_wrote_the_picture(cuda: FakeCudaRuntime, model: Path) -> None:
     picture = on_device(cuda, np.zeros((64, 96, 3), np.uint8))
     late = blocks()

@@ -93,9 +93,7 @@ def test_runs_in_training_mode_and_backward_reaches_every_part() -> None:
     features = model.features(images, sizes)
     output = model.first_stage(features)
     proposals = model.first_stage.propose(output, model.test_filter)
-    loss = sum(
-        (x.square().mean() for x in (*output.heatmaps, *output.regressions)), torch.zeros(())
-    )
+    loss = sum((x.square().mean() for x in (*output.logits, *output.regressions)), torch.zeros(()))
     pooled = model.second_stage.pool(features, list(proposals.boxes))
     for stage in model.second_stage.stages:
         logits, deltas = stage(pooled)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cn2.trainer.first_stage.centernet import CenterNetFirstStage, CenterNetHead, cell_locations
+from cn2.trainer.first_stage.centernet import CenterNetHead
+from cn2.trainer.first_stage.coding import SideDistances, cell_locations
+from cn2.trainer.first_stage.dense import ProposalStage
 from cn2.trainer.layers import set_prior
 from cn2.trainer.model_config import ProposalFilter
 from cn2.trainer.structures import FirstStageOutput
@@ -16,9 +18,9 @@ from cn2.trainer.structures import FirstStageOutput
 CPU = torch.device("cpu")
 
 
-def first_stage(strides: tuple[int, ...] = (8, 16)) -> CenterNetFirstStage:
+def first_stage(strides: tuple[int, ...] = (8, 16)) -> ProposalStage:
     head = CenterNetHead(8, convs=1, norm_groups=2, levels=len(strides), regression_bias=4.0)
-    return CenterNetFirstStage(head, strides, objectness_floor=1e-4)
+    return ProposalStage(head, SideDistances(), strides, objectness_floor=1e-4)
 
 
 def output(batch: int = 1, seed: int = 0) -> FirstStageOutput:
@@ -109,7 +111,7 @@ def test_batch_equals_single_pictures() -> None:
         one = slice(picture, picture + 1)
         alone = stage.propose(
             FirstStageOutput(
-                [h[one] for h in together.heatmaps], [r[one] for r in together.regressions]
+                [h[one] for h in together.logits], [r[one] for r in together.regressions]
             ),
             filter,
         )
@@ -130,7 +132,7 @@ def test_head_starts_at_its_prior_and_with_open_distances() -> None:
     torch.nn.init.zeros_(stage.head.heatmap.weight)
     torch.nn.init.zeros_(stage.head.regression.weight)
     result = stage([torch.randn(2, 8, 4, 6), torch.randn(2, 8, 2, 3)])
-    assert torch.sigmoid(result.heatmaps[0]).mean().item() == pytest.approx(0.01, abs=1e-6)
+    assert torch.sigmoid(result.logits[0]).mean().item() == pytest.approx(0.01, abs=1e-6)
     assert (result.regressions[1] == 4.0).all()
 
 

@@ -142,8 +142,8 @@ def test_first_stage_losses_equal_the_loops() -> None:
     found = DetectorLosses(replace(model, first_stage=first)).first_stage_losses(
         output, [target(some) for some in boxes], strides
     )
-    sizes = [(level.shape[2], level.shape[3]) for level in output.heatmaps]
-    logits = [v for b in range(2) for level in output.heatmaps for v in level[b].flatten().tolist()]
+    sizes = [(level.shape[2], level.shape[3]) for level in output.logits]
+    logits = [v for b in range(2) for level in output.logits for v in level[b].flatten().tolist()]
     heat = [v for some in boxes for v in heatmap_loops(objects_from(some), sizes, strides)]
     positive, negative = focal_loops(logits, heat, [4 * 12 + 4], 0.85)
     assert found["heatmap_positive"].item() == pytest.approx(0.3 * positive, rel=1e-5)
@@ -226,6 +226,28 @@ def test_cascade_losses_by_hand() -> None:
         answer = [watched.stages[k].answer.tolist()]
         loss = delta_loops(answer, wanted) / 2 if hit else 0.0  # RoIs
         assert found[f"box_{k}"].item() == pytest.approx(loss, rel=1e-5)
+
+
+def test_box_losses_of_each_class_by_hand() -> None:
+    """One object of class 1, found exactly: of its RoI the deltas of that class alone count."""
+    second = replace(
+        tiny_config().model.second_stage,
+        ious=(0.5,),
+        delta_weights=((10.0, 10.0, 5.0, 5.0),),
+        per_class_boxes=True,
+    )
+    model = replace(tiny_config().model, second_stage=second)
+    watched = WatchedSecondStage([[9.0] * 4 + [1.0, 2.0, 3.0, 4.0] + [9.0] * 4])
+    truth = Target(boxes=torch.tensor([[10.0, 10, 50, 40]]), classes=torch.tensor([1]))
+    rois = torch.tensor([[[60.0, 10, 100, 40]]])
+    found = cascade_losses(
+        model, watched, [torch.ones(1, 1, 1, 1, requires_grad=True)],
+        Proposals(rois, torch.tensor([[0.5]])), torch.tensor([[60, 90]]), [truth],
+    )  # fmt: skip
+    assert found["box_0"].item() == pytest.approx(10 / 2)  # two RoIs
+    found["box_0"].backward()  # type: ignore[no-untyped-call]
+    gradient = watched.stages[0].answer.grad
+    assert gradient.tolist() == [0.0] * 4 + [0.5] * 4 + [0.0] * 4
 
 
 def test_boxes_that_become_empty_leave_the_cascade() -> None:

@@ -123,6 +123,35 @@ def test_detection_nms(detections: int, score_threshold: float, device: torch.de
             assert not padded[picture, count:].any()
 
 
+@pytest.mark.parametrize("detections", [1, 10, 200])
+def test_detection_nms_of_boxes_of_each_class(detections: int, device: torch.device) -> None:
+    """Each class on its own, then the best of all."""
+    boxes, scores = (
+        random_boxes(2, 80, seed=3).reshape(2, 20, 4, 4),
+        random_scores(2, 20, 4, seed=4),
+    )
+    floor = torch.tensor(0.375, device=device)
+    number, kept, kept_scores, classes = ops.detection_nms(
+        boxes.to(device), scores.to(device), floor, detections, 0.4
+    )
+    for picture in range(2):
+        found = []
+        for label in range(4):
+            own = boxes[picture, :, label].double().numpy()
+            column = scores[picture, :, label : label + 1].double().numpy()
+            rows = [row for row, _ in reference.detection_nms(own, column, 0.375, 20, 0.4)]
+            found += [(-scores[picture, row, label].item(), row, label) for row in rows]
+        expected = sorted(found)[:detections]
+        count = int(number[picture])
+        assert count == len(expected)
+        assert len(found) < int((scores[picture] > 0.375).sum())  # some were suppressed
+        assert classes[picture, :count].tolist() == [label for _, _, label in expected]
+        assert kept_scores[picture, :count].tolist() == [-score for score, _, _ in expected]
+        for found_box, (_, row, label) in zip(kept[picture, :count], expected, strict=True):
+            assert found_box.tolist() == boxes[picture, row, label].tolist()
+        assert not kept[picture, count:].any()
+
+
 def test_equal_scores_rank_by_box_then_class() -> None:
     boxes = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [10.0, 10.0, 14.0, 14.0]]])
     number, kept, _, classes = ops.detection_nms(

@@ -119,7 +119,7 @@ class Spoiled:
     bad_steps: tuple[int, ...] = ()
     calls = 0
 
-    def __init__(self, config: ModelConfig, share: Callable[[int], float]) -> None:
+    def __init__(self, config: ModelConfig, share: Callable[[float], float]) -> None:
         self.losses = DetectorLosses(config, share)
         Spoiled.calls = 0
 

@@ -234,7 +234,7 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
         reporter.say("[red] is no markup")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("step 20/100  loss 1.500")
-    assert lines[0].endswith("box 0.000  12.3 images/s  1:02:05 left")
+    assert lines[0].endswith("class 1.500  12.3 images/s  1:02:05 left")
     assert lines[1].endswith("  rate 0.0012  12.3 images/s  at least 1:02:05 left")
     assert lines[2:] == ["[red] is no markup"]
 
@@ -244,7 +244,8 @@ def test_a_bar_on_a_terminal(width: int, capsys: pytest.CaptureFixture[str]) -> 
     reporter = Reporter(steps=90_000)
     reporter.console = Console(force_terminal=True, width=width, stderr=True)
     with reporter.running(40):
-        reporter.show(50, {"class_0": 1.5}, images_per_s=12.34, left_s=65, rate=0.02)
+        losses = {"heatmap_negative": 0.0, "regression": 0.0, "class_0": 1.5, "box_0": 0.0}
+        reporter.show(50, losses, images_per_s=12.34, left_s=65, rate=0.02)
         reporter.say("a line above")
     text = capsys.readouterr().err
     assert "50/90000" in text

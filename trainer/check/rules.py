@@ -96,7 +96,7 @@ def check_sizes(scan: SetScan, config: Config, found: Findings) -> None:
     )
     found.add("warning", "tiny", scan.name, what, _boxes(scan, tiny))
     halves = np.sqrt((sides.astype(np.float64) ** 2).sum(axis=1)) / 2  # as the targets measure
-    levels = np.array(config.model.first_stage.sizes_of_interest)
+    levels = np.array(getattr(config.model.first_stage, "sizes_of_interest", [[0, np.inf]]))
     on_level = (halves[:, None] >= levels[:, 0]) & (halves[:, None] <= levels[:, 1])
     lost = there & ~on_level.any(axis=1)
     what = "object has a size at the training size that no pyramid level answers for"

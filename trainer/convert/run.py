@@ -129,7 +129,12 @@ def _nearest(preset: str) -> str:
 
 def official_presets() -> Presets:
     """The presets that there are official checkpoints of."""
-    return {name: p for name, p in PRESETS.items() if p().model.backbone.kind not in OURS}
+    return {
+        name: preset
+        for name, preset in PRESETS.items()
+        if (model := preset().model).backbone.kind not in OURS
+        and model.first_stage.kind == "centernet"  # the official code has no other
+    }
 
 
 def check_input(state: dict[str, Tensor], config: Config, source: Path) -> None:

@@ -9,20 +9,24 @@ from ..layers import upsample_to
 
 
 class FPN(nn.Module):
-    """Sums each feature with the upsampled coarser one; strided convolutions add coarser levels.
+    """Sums each feature with the upsampled coarser one, and adds coarser levels.
 
-    Source: arXiv 1612.03144, Sec. 3; P6 and P7 as in RetinaNet, arXiv 1708.02002, Sec. 4, but of
-    the pyramid's P5 instead of the backbone's.
+    Those are strided convolutions, or every other cell of the level below.
+    Source: arXiv 1612.03144, Sec. 3 and 4.1; P6 and P7 by convolution as in RetinaNet, arXiv
+    1708.02002, Sec. 4, but of the pyramid's P5 instead of the backbone's.
     """
 
-    def __init__(self, inputs: tuple[int, ...], channels: int, levels: int) -> None:
+    def __init__(
+        self, inputs: tuple[int, ...], channels: int, levels: int, *, subsample: bool = False
+    ) -> None:
         """Take the channels of the features it reads, of every level, and the level count."""
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in inputs)
         self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
+        self.subsampled = levels - len(inputs) if subsample else 0
         self.extra = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-            for _ in range(levels - len(inputs))
+            for _ in range(levels - len(inputs) - self.subsampled)
         )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -41,4 +45,6 @@ class FPN(nn.Module):
         levels: list[Tensor] = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
         for index, conv in enumerate(self.extra):
             levels.append(conv(levels[-1] if index == 0 else F.relu(levels[-1])))
+        for _ in range(self.subsampled):
+            levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         return levels

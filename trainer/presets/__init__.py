@@ -1,7 +1,8 @@
 """Named detectors; each preset is a function that returns a whole `Config`.
 
-Settings of the published detectors are those of the official configs, training included; `nano`
-and `lite0-fpn` are ours. docs/training.md has the recipes as a table.
+Settings of the published detectors are those of the official configs, training included; those of
+the paper's other detectors (framework.py) are the paper's; `nano` and `lite0-fpn` are ours.
+docs/training.md has the recipes as a table.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 from ..config import Config
 from .dla import dla34_bifpn_p3, dla34_bifpn_p5, dla34_fcosbifpn_p5
+from .framework import FRAMEWORK_PRESETS
 from .heads import (
     centernet_r50_fpn,
     r50_fpn_faster,
@@ -37,6 +39,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
     "r50-fpn-lvis-fed": r50_fpn_lvis_fed,
     "r50-fpn-o365": r50_fpn_o365,
     "centernet-r50-fpn": centernet_r50_fpn,
+    **FRAMEWORK_PRESETS,
     "x101-dcn-fpn": x101_dcn_fpn,
     "r2-101-dcn-fpn": r2_101_dcn_fpn,
     "r2-101-dcn-bifpn-1280": r2_101_dcn_bifpn_1280,

@@ -32,20 +32,26 @@ class Pooling(NamedTuple):
 class Selection(NamedTuple):
     """Which detections are returned."""
 
-    score_rule: Literal["sqrt", "product"]
+    score_rule: Literal["sqrt", "product", "class"]
     score_threshold: float
     nms_iou: float
     detections: int
 
 
 class CascadeStage(nn.Module):
-    """Fully connected layers over a pooled RoI; class logits and class-agnostic box deltas.
+    """Fully connected layers over a pooled RoI; class logits, and box deltas for all or each class.
 
     Source: Cascade R-CNN, arXiv 1712.00726, Sec. 4; box head of FPN, arXiv 1612.03144, Sec. 4.2.
     """
 
     def __init__(
-        self, inputs: int, fc_channels: tuple[int, ...], classes: int, delta_weights: DeltaWeights
+        self,
+        inputs: int,
+        fc_channels: tuple[int, ...],
+        classes: int,
+        delta_weights: DeltaWeights,
+        *,
+        per_class_boxes: bool = False,
     ) -> None:
         """Take the flattened size of a pooled RoI, the layers' widths and the class count."""
         super().__init__()
@@ -53,7 +59,7 @@ class CascadeStage(nn.Module):
         widths = (inputs, *fc_channels)
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
         self.class_logits = nn.Linear(widths[-1], classes + 1)
-        self.deltas = nn.Linear(widths[-1], 4)
+        self.deltas = nn.Linear(widths[-1], 4 * classes if per_class_boxes else 4)
         for layer in self.layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -62,7 +68,10 @@ class CascadeStage(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, C, P, P) -> class logits (R, classes + 1), background last; box deltas (R, 4)."""
+        """(R, C, P, P) -> class logits (R, classes + 1), background last; box deltas (R, 4).
+
+        With a box for each class its deltas are (R, 4 * classes), class after class.
+        """
         x = pooled.flatten(1)
         for layer in self.layers:
             x = torch.relu(layer(x))
@@ -119,10 +128,10 @@ class CascadeRCNN(nn.Module):
             Detections, best first; rows past their number are zero.
         """
         probabilities, boxes = self.refine(features, proposals.boxes, image_sizes)
-        finite = torch.isfinite(boxes).all(dim=-1, keepdim=True)  # (B, K, 1)
+        finite = torch.isfinite(boxes).all(dim=-1, keepdim=True)  # (B, K, 1) or (B, K, classes, 1)
         boxes = clip_boxes(torch.where(finite, boxes, 0.0), image_sizes)
         scores = self.joint_score(probabilities, proposals.objectness)
-        scores = torch.where(finite, scores, 0.0)
+        scores = torch.where(finite.flatten(2), scores, 0.0)
         threshold = self.score_threshold if score_threshold is None else score_threshold
         number, boxes, scores, classes = ops.detection_nms(
             boxes, scores, threshold, self.selection.detections, self.selection.nms_iou
@@ -136,7 +145,7 @@ class CascadeRCNN(nn.Module):
 
         Returns:
             P(class | object) (B, K, classes), the mean over the stages, and the last stage's boxes
-            (B, K, 4), not clipped.
+            (B, K, 4), of each class (B, K, classes, 4), not clipped.
         """
         levels = [features[position] for position in self.pooling.levels]
         total: Tensor | None = None
@@ -151,7 +160,7 @@ class CascadeRCNN(nn.Module):
     def _run_stage(
         self, stage: nn.Module, levels: list[Tensor], boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """One stage's class probabilities (B, K, classes) and its boxes (B, K, 4)."""
+        """One stage's class probabilities (B, K, classes) and its boxes, see `refine`."""
         pooling = self.pooling
         pooled = ops.pyramid_roi_align(
             boxes,
@@ -165,15 +174,22 @@ class CascadeRCNN(nn.Module):
         logits, deltas = stage(pooled.flatten(0, 1))
         probabilities = class_probabilities(logits, self.classifier)
         batch, count = boxes.shape[:2]
-        refined = decode_deltas(boxes, deltas.reshape(batch, count, 4), stage.delta_weights)  # type: ignore[arg-type]
+        deltas = deltas.reshape(batch, count, deltas.shape[1])
+        if deltas.shape[2] > 4:  # of each class
+            boxes = boxes[:, :, None]
+            deltas = deltas.reshape(batch, count, deltas.shape[2] // 4, 4)
+        refined = decode_deltas(boxes, deltas, stage.delta_weights)  # type: ignore[arg-type]
         return probabilities.reshape(batch, count, probabilities.shape[-1]), refined
 
     def joint_score(self, probabilities: Tensor, objectness: Tensor) -> Tensor:
         """Join P(class | object) (B, K, C) with objectness (B, K), the root of P(object).
 
-        `sqrt` is what the official code computes; `product` is arXiv 2103.07461, Eq. 1.
+        `sqrt` is what the official code computes; `product` is arXiv 2103.07461, Eq. 1; `class`
+        leaves the first stage out, as Faster R-CNN does, but for rows without a proposal.
         """
         objectness = objectness[..., None]
+        if self.selection.score_rule == "class":
+            return torch.where(objectness > 0, probabilities, 0.0)
         if self.selection.score_rule == "product":
             return probabilities * objectness * objectness
         return torch.sqrt(probabilities * objectness)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..first_stage.centernet import cell_locations
+from ..first_stage.coding import cell_locations
 
 
 class PyramidGrid(NamedTuple):

@@ -6,10 +6,12 @@ namespace cn2 {
 namespace {
 
 constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+constexpr auto kHalf = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
 constexpr auto kInt32 = ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
 
 std::string describe(ONNXTensorElementDataType type, const std::vector<int64_t>& shape) {
   std::string text = type == kFloat   ? "float32 ["
+                     : type == kHalf  ? "float16 ["
                      : type == kInt32 ? "int32 ["
                                       : "type " + std::to_string(type) + " [";
   for (size_t i = 0; i < shape.size(); ++i) {
@@ -118,6 +120,12 @@ float* Context::make_floats(size_t index, const std::vector<int64_t>& shape) con
 
 int32_t* Context::make_ints(size_t index, const std::vector<int64_t>& shape) const {
   return static_cast<int32_t*>(make_output(index, shape));
+}
+
+void* Context::gpu_stream() const {
+  void* stream = nullptr;
+  throw_failure(api_, api_.KernelContext_GetGPUComputeStream(context_, &stream));
+  return stream;
 }
 
 void Context::Pool::run(void* pool, void (*task)(void* data, size_t index), size_t count,

@@ -56,8 +56,12 @@ class Context {
   Input get_input(size_t index) const;
 
   // Memory for a result.
+  void* make_output(size_t index, const std::vector<int64_t>& shape) const;
   float* make_floats(size_t index, const std::vector<int64_t>& shape) const;
   int32_t* make_ints(size_t index, const std::vector<int64_t>& shape) const;
+
+  // The CUDA provider's stream, a cudaStream_t.
+  void* gpu_stream() const;
 
   // Run a kernel on ONNX Runtime's threads; throws OpError unless it returns kOk.
   template <typename Kernel>
@@ -75,7 +79,6 @@ class Context {
     static void run(void* pool, void (*task)(void* data, size_t index), size_t count, void* data);
   };
 
-  void* make_output(size_t index, const std::vector<int64_t>& shape) const;
   void check(Status status, OrtStatus* failure) const;
 
   const OrtApi& api_;

@@ -1,64 +1,25 @@
-#include "detection_nms.h"
-
-#include "operator.h"
+#include "detection_nms_op.h"
 
 namespace cn2 {
 namespace {
 
-class DetectionNms {
- public:
-  static constexpr const char* kName = "DetectionNMS";
-  static constexpr std::array kInputs{kFloats, kFloats, kFloats};
-  static constexpr std::array kOutputs{kInts, kFloats, kFloats, kInts};
+struct OnCpu {
+  static constexpr const char* kProvider = nullptr;
 
-  explicit DetectionNms(const Attributes& attributes)
-      : detections_(attributes.get_int("detections")),
-        iou_threshold_(attributes.get_float("iou_threshold")) {
-    if (detections_ < 1) {
-      throw OpError("detections: expected 1 or more, got " + std::to_string(detections_));
-    }
-  }
-
-  void compute(const Context& context) const {
-    const Input boxes = context.get_input(0);
-    const Input scores = context.get_input(1);
-    const Input threshold = context.get_input(2);
-    expect("boxes", boxes, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {-1, -1, -1, 4});
-    expect("scores", scores, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-           {boxes.shape[0], boxes.shape[1], -1});
-    expect("score_threshold", threshold, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {});
-    const auto [batch, rows, classes] =
-        std::array{scores.shape[0], scores.shape[1], scores.shape[2]};
-    if (boxes.shape[2] != 1 && boxes.shape[2] != classes) {
-      throw OpError("boxes: expected 1 or " + std::to_string(classes) + " boxes a row, got " +
-                    describe(boxes));
-    }
-    int32_t* counts = context.make_ints(0, {batch});
-    float* found_boxes = context.make_floats(1, {batch, detections_, 4});
-    float* found_scores = context.make_floats(2, {batch, detections_});
-    int32_t* found_classes = context.make_ints(3, {batch, detections_});
-    const DetectionNmsShape shape{batch,
-                                  rows,
-                                  classes,
-                                  boxes.shape[2] == 1,
-                                  detections_,
-                                  iou_threshold_,
-                                  *threshold.floats()};
+  static void run(const Context& context, const DetectionCall& call) {
+    DetectionNmsShape shape = call.shape;
+    shape.score_threshold = *call.score_threshold;
     context.run([&](const ThreadPool& threads) {
-      return detection_nms(boxes.floats(), scores.floats(), shape, threads, counts, found_boxes,
-                           found_scores, found_classes);
+      return detection_nms(call.boxes, call.scores, shape, threads, call.num_detections,
+                           call.found_boxes, call.found_scores, call.found_classes);
     });
   }
-
- private:
-  int64_t detections_;
-  float iou_threshold_;
 };
 
 }  // namespace
 
 const OrtCustomOp& detection_nms_operator() {
-  static const Operator<DetectionNms> op;
+  static const Operator<DetectionNms<OnCpu>> op;
   return op;
 }
 

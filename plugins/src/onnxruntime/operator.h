@@ -34,15 +34,15 @@ OrtStatus* catch_all(const OrtApi& api, const char* name, const Function& functi
   }
 }
 
-// Op has kName, kInputs and kOutputs (arrays of Port; a variadic one stands last), a constructor from
-// Attributes, and `void compute(const Context&) const`; both throw OpError.
+// Op has kName, kProvider (null: the CPU), kInputs and kOutputs (arrays of Port; a variadic one stands last), a
+// constructor from Attributes, and `void compute(const Context&) const`; both throw OpError.
 template <typename Op>
 class Operator : public OrtCustomOp {
  public:
   Operator() : OrtCustomOp{} {
     version = kOrtApiVersion;
     GetName = [](const OrtCustomOp*) { return Op::kName; };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+    GetExecutionProviderType = [](const OrtCustomOp*) { return Op::kProvider; };
     GetInputTypeCount = [](const OrtCustomOp*) { return Op::kInputs.size(); };
     GetInputType = [](const OrtCustomOp*, size_t index) { return Op::kInputs[index].type; };
     GetInputCharacteristic = [](const OrtCustomOp*, size_t index) {
@@ -87,5 +87,10 @@ class Operator : public OrtCustomOp {
 const OrtCustomOp& pyramid_roi_align_operator();
 const OrtCustomOp& proposal_nms_operator();
 const OrtCustomOp& detection_nms_operator();
+const OrtCustomOp& half_pyramid_roi_align_operator();  // features in half precision
+
+// Those for the CUDA provider; none where nvcc was not there.
+extern const bool kHaveCudaOperators;
+std::vector<const OrtCustomOp*> cuda_operators();
 
 }  // namespace cn2

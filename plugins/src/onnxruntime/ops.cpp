@@ -24,8 +24,11 @@ Domains& domains() {
 OrtCustomOpDomain* make_domain(const OrtApi& api) {
   OrtCustomOpDomain* domain = nullptr;
   throw_failure(api, api.CreateCustomOpDomain("cn2", &domain));
-  for (const OrtCustomOp* op :
-       {&pyramid_roi_align_operator(), &proposal_nms_operator(), &detection_nms_operator()}) {
+  std::vector<const OrtCustomOp*> operators = cuda_operators();
+  operators.insert(operators.end(),
+                   {&pyramid_roi_align_operator(), &half_pyramid_roi_align_operator(),
+                    &proposal_nms_operator(), &detection_nms_operator()});
+  for (const OrtCustomOp* op : operators) {
     if (OrtStatus* failure = api.CustomOpDomain_Add(domain, op)) {
       api.ReleaseCustomOpDomain(domain);
       throw_failure(api, failure);
@@ -45,6 +48,10 @@ OrtCustomOpDomain* find_domain(const OrtApi& api) {
 }
 
 }  // namespace
+
+bool have_cuda_operators() noexcept {
+  return kHaveCudaOperators;
+}
 
 OrtStatus* register_ops(const OrtApi* api, OrtSessionOptions* options) noexcept {
   return catch_all(*api, "cn2", [&] {

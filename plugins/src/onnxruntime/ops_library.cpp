@@ -6,6 +6,11 @@ extern "C" __attribute__((visibility("default"))) uint32_t cn2_operators_version
   return 1;
 }
 
+// Whether they run on ONNX Runtime's CUDA provider, too.
+extern "C" __attribute__((visibility("default"))) int32_t cn2_operators_run_on_cuda(void) {
+  return cn2::have_cuda_operators() ? 1 : 0;
+}
+
 extern "C" __attribute__((visibility("default"))) OrtStatus* ORT_API_CALL
 RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(cn2::kOrtApiVersion);

@@ -1,71 +1,67 @@
-#include "pyramid_roi_align.h"
+#include "pyramid_roi_align_op.h"
 
-#include "operator.h"
+#include <algorithm>
+
+#include "half.h"
 
 namespace cn2 {
 namespace {
 
-class PyramidRoIAlign {
- public:
-  static constexpr const char* kName = "PyramidRoIAlign";
-  static constexpr std::array kInputs{
-      kFloats, Port{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_VARIADIC}};
-  static constexpr std::array kOutputs{kFloats};
+void pool(const Context& context, const PoolingCall& call, const std::vector<PyramidLevel>& levels,
+          float* pooled) {
+  context.run([&](const ThreadPool& threads) {
+    return pyramid_roi_align(call.rois, levels.data(), levels.size(), call.borders.data(),
+                             call.shape, threads, pooled);
+  });
+}
 
-  explicit PyramidRoIAlign(const Attributes& attributes)
-      : strides_(attributes.get_ints("strides")),
-        borders_(attributes.get_floats("level_borders")),
-        canonical_size_(attributes.get_float("canonical_size")),
-        output_size_(attributes.get_int("output_size")),
-        sampling_ratio_(attributes.get_int("sampling_ratio")) {
-    if (strides_.empty() || borders_.size() != strides_.size() - 1) {
-      throw OpError("expected one of level_borders less than of strides, got " +
-                    std::to_string(borders_.size()) + " and " + std::to_string(strides_.size()));
-    }
-  }
+struct OnCpu {
+  static constexpr const char* kProvider = nullptr;
+  static constexpr auto kFeature = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
 
-  void compute(const Context& context) const {
-    const Input rois = context.get_input(0);
-    expect("rois", rois, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, {-1, -1, 4});
-    const size_t count = context.count_inputs() - 1;
-    if (count != strides_.size()) {
-      throw OpError("expected " + std::to_string(strides_.size()) + " features, got " +
-                    std::to_string(count));
-    }
-    int64_t channels = -1;
+  static void run(const Context& context, const PoolingCall& call) {
     std::vector<PyramidLevel> levels;
-    for (size_t i = 0; i < count; ++i) {
-      const Input feature = context.get_input(1 + i);
-      expect("features", feature, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-             {rois.shape[0], channels, -1, -1});
-      channels = feature.shape[1];
-      levels.push_back({feature.floats(), feature.shape[2], feature.shape[3], strides_[i]});
+    for (const PoolingCall::Level& level : call.levels) {
+      levels.push_back(
+          {static_cast<const float*>(level.data), level.height, level.width, level.stride});
     }
-    const PyramidRoIAlignShape shape{rois.shape[0], rois.shape[1],   channels,
-                                     output_size_,  sampling_ratio_, canonical_size_};
-    if (output_size_ < 1) {
-      throw OpError("output_size: expected 1 or more, got " + std::to_string(output_size_));
-    }
-    float* pooled = context.make_floats(
-        0, {shape.batch, shape.rois, shape.channels, output_size_, output_size_});
-    context.run([&](const ThreadPool& threads) {
-      return pyramid_roi_align(rois.floats(), levels.data(), levels.size(), borders_.data(), shape,
-                               threads, pooled);
-    });
+    pool(context, call, levels, static_cast<float*>(call.pooled));
   }
+};
 
- private:
-  std::vector<int64_t> strides_;
-  std::vector<float> borders_;
-  float canonical_size_;
-  int64_t output_size_;
-  int64_t sampling_ratio_;
+// Half precision is for GPUs; here it is widened first, so that the same file runs.
+struct HalfOnCpu {
+  static constexpr const char* kProvider = nullptr;
+  static constexpr auto kFeature = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+
+  static void run(const Context& context, const PoolingCall& call) {
+    const PyramidRoIAlignShape& shape = call.shape;
+    std::vector<std::vector<float>> wide;
+    std::vector<PyramidLevel> levels;
+    for (const PoolingCall::Level& level : call.levels) {
+      const auto* halves = static_cast<const uint16_t*>(level.data);
+      const int64_t count = shape.batch * shape.channels * level.height * level.width;
+      std::vector<float>& floats = wide.emplace_back(static_cast<size_t>(count));
+      std::transform(halves, halves + count, floats.begin(), float_of_half);
+      levels.push_back({floats.data(), level.height, level.width, level.stride});
+    }
+    std::vector<float> pooled(static_cast<size_t>(shape.batch * shape.rois * shape.channels *
+                                                  shape.output_size * shape.output_size));
+    pool(context, call, levels, pooled.data());
+    std::transform(pooled.begin(), pooled.end(), static_cast<uint16_t*>(call.pooled),
+                   half_of_float);
+  }
 };
 
 }  // namespace
 
 const OrtCustomOp& pyramid_roi_align_operator() {
-  static const Operator<PyramidRoIAlign> op;
+  static const Operator<PyramidRoIAlign<OnCpu>> op;
+  return op;
+}
+
+const OrtCustomOp& half_pyramid_roi_align_operator() {
+  static const Operator<PyramidRoIAlign<HalfOnCpu>> op;
   return op;
 }
 

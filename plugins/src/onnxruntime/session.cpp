@@ -103,7 +103,8 @@ OrtParts::OrtParts(OrtLibrary loaded)
 }
 
 bool uses_kernels(const Manifest& manifest, const EngineOptions& options) {
-  return manifest.fused_ops && !options.standard_ops && !options.cuda_device;
+  return manifest.fused_ops && !options.standard_ops &&
+         (!options.cuda_device || have_cuda_operators());
 }
 
 OrtParts open_session(const std::string& path, const Manifest& manifest,

@@ -43,6 +43,8 @@ enum cudaError_t {
 
 struct emulated_stream;
 using cudaStream_t = emulated_stream*;
+struct emulated_event;
+using cudaEvent_t = emulated_event*;
 
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
@@ -72,6 +74,8 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
 cudaError_t cudaFree(void* pointer);
+cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t stream);
+cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream);

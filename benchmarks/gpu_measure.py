@@ -1,0 +1,198 @@
+"""How a way to run a detector is timed, and how its detections are compared with the CPU's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cn2.runtime.backends.base import RawDetections
+from cn2.runtime.canvas import CanvasRule
+from cn2.runtime.detections import Detections
+from cn2.runtime.manifest import Manifest
+from cn2.runtime.pictures import Pixels, open_picture
+from cn2.runtime.postprocess import to_detections
+from cn2.runtime.preprocess import PlacedPicture, place_picture, stack_pictures
+from gpu_job import Job, Row
+from models import find_pictures
+
+WARM_UPS = 20
+LONGEST_S = 2.0  # of the timed calls of a row; at least FEWEST are made
+FEWEST = 5
+PICTURES, CHECKED = 16, 4  # held; compared with the CPU's
+MATCHED_IOU = 0.9
+
+
+class Runner(Protocol):
+    """A way to run a detector: pictures that are in device memory in, detections out."""
+
+    implementation: str
+    precision: str
+    starts_at: str
+    """What lies in device memory: "canvas", or "picture", which the call still resizes."""
+
+    def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
+        """Bring a batch into device memory."""
+
+    def run(self) -> Any:
+        """Find the objects, and wait until they are in host memory."""
+
+    def found(self, answer: Any) -> list[Detections]:
+        """What `run` gave, in pixels of the pictures."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Real pictures that share a canvas, placed on it."""
+
+    placed: list[PlacedPicture]
+    pixels: list[Pixels]
+
+    def batch(self, size: int) -> list[PlacedPicture]:
+        """So many, from the first on, again and again."""
+        return [self.placed[index % len(self.placed)] for index in range(size)]
+
+
+def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
+    """The pictures of the commonest canvas of a rule."""
+    pixels = [open_picture(path) for path in find_pictures(images, PICTURES)]
+    placed = [place_picture(one, rule) for one in pixels]
+    shapes = [one.canvas.shape for one in placed]
+    common = max(shapes, key=shapes.count)
+    chosen = [index for index, shape in enumerate(shapes) if shape == common]
+    return Pictures([placed[i] for i in chosen], [pixels[i] for i in chosen])
+
+
+def stacked(
+    pictures: Sequence[PlacedPicture],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Canvases (B, H, W, 3) and sizes (B, 2)."""
+    return stack_pictures(pictures, None)
+
+
+def in_pictures(
+    raw: RawDetections, pictures: Sequence[PlacedPicture], manifest: Manifest
+) -> list[Detections]:
+    """What a graph returned for a batch, in pixels of the pictures."""
+    return [to_detections(raw, row, placed, manifest) for row, placed in enumerate(pictures)]
+
+
+def measure(
+    runner: Runner, job: Job, pictures: Pictures, manifest: Manifest, **facts: Any
+) -> Iterator[Row]:
+    """A row for each batch size; the first also says how much the CPU's detections are found."""
+    check: Row | None = check_detections(runner, job, pictures, manifest)
+    for batch in job.batches:
+        runner.load(pictures.batch(batch), manifest.score_threshold)
+        times_ms = time_calls(runner.run, job.runs)
+        yield {**row_of(runner, job, batch, times_ms), **facts, "check": check}
+        check = None
+
+
+def row_of(runner: Runner, job: Job, batch: int, times_ms: Sequence[float]) -> Row:
+    """What was measured; no times: nothing was."""
+    row: Row = {
+        "kind": "row",
+        "preset": job.preset,
+        "implementation": runner.implementation,
+        "precision": runner.precision,
+        "starts_at": runner.starts_at,
+        "batch": batch,
+        "runs": len(times_ms),
+        "ms": None,
+        "images_per_s": None,
+        "check": None,
+    }
+    if times_ms:
+        median, p90, p99 = np.percentile(times_ms, [50, 90, 99])
+        row["ms"] = {"median": round(median, 4), "p90": round(p90, 4), "p99": round(p99, 4)}
+        row["images_per_s"] = round(1e3 * batch * len(times_ms) / sum(times_ms), 1)
+    return row
+
+
+def time_calls(call: Callable[[], Any], runs: int) -> list[float]:
+    """Milliseconds of calls, each of which waits for its result."""
+    begin = time.perf_counter()
+    for _ in range(WARM_UPS):
+        call()
+        if time.perf_counter() - begin > LONGEST_S / 2:
+            break
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < runs and (len(times) < FEWEST or time.perf_counter() - begin < LONGEST_S):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def check_detections(runner: Runner, job: Job, pictures: Pictures, manifest: Manifest) -> Row:
+    """How many of the CPU's detections a runner finds: same class, IoU at least 0.9.
+
+    The CPU's are those above the model's threshold, or the lowest where it is untrained; the runner
+    is asked for all above the lowest, so that none is lost for the last bit of its score.
+    """
+    matched = expected_count = 0
+    reference = read_reference(job)
+    for placed, expected in zip(pictures.placed, reference, strict=False):
+        runner.load([placed], manifest.lowest_score_threshold)
+        (found,) = runner.found(runner.run())
+        matched += count_matched(expected, found)
+        expected_count += len(expected)
+    share = round(matched / expected_count, 5) if expected_count else None
+    return {"pictures": len(reference), "expected": expected_count, "matched": share}
+
+
+def count_matched(expected: Detections, found: Detections) -> int:
+    """How many detections have a counterpart of their own, the best first."""
+    overlap = pair_iou(expected.boxes, found.boxes)
+    overlap[expected.class_ids[:, None] != found.class_ids[None, :]] = 0
+    count = 0
+    for row in overlap:
+        best = int(row.argmax()) if row.size else -1
+        if best >= 0 and row[best] >= MATCHED_IOU:
+            count += 1
+            overlap[:, best] = 0
+    return count
+
+
+def pair_iou(
+    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """(N, M) of boxes (N, 4) and (M, 4)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - common
+    return np.asarray(common / np.maximum(union, 1e-9))
+
+
+def write_reference(job: Job, found: Sequence[Detections]) -> None:
+    """Keep the CPU's detections for other steps."""
+    arrays = {}
+    for index, one in enumerate(found):
+        arrays |= {f"boxes{index}": one.boxes, f"scores{index}": one.scores}
+        arrays |= {f"classes{index}": one.class_ids, f"size{index}": np.array(one.image_size)}
+    np.savez(job.file("reference.npz"), count=len(found), **arrays)
+
+
+def read_reference(job: Job) -> list[Detections]:
+    """What `write_reference` kept."""
+    kept = np.load(job.file("reference.npz"))
+    return [
+        Detections(
+            boxes=kept[f"boxes{index}"],
+            scores=kept[f"scores{index}"],
+            class_ids=kept[f"classes{index}"],
+            image_size=tuple(kept[f"size{index}"].tolist()),
+            class_names=tuple(map(str, range(10_000))),
+            dataset_ids=tuple(range(10_000)),
+        )
+        for index in range(int(kept["count"]))
+    ]

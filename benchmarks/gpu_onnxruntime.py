@@ -1,0 +1,83 @@
+"""The step with ONNX Runtime on CUDA: the standard and the fused form, inputs on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from cn2.runtime.backends.base import RawDetections
+from cn2.runtime.backends.onnxruntime import OUTPUTS, OnnxRuntimeBackend
+from cn2.runtime.detections import Detections
+from cn2.runtime.doctor import run_probe
+from cn2.runtime.preprocess import PlacedPicture
+from gpu_export import Exported, open_exported
+from gpu_job import Job, Row, attempt, skip
+from gpu_measure import in_pictures, measure, row_of, stacked
+
+
+class OnnxRuntimeRunner:
+    """A session whose inputs lie on the device, and whose outputs it brings to the host."""
+
+    starts_at = "canvas"
+
+    def __init__(self, backend: OnnxRuntimeBackend | None, form: str, exported: Exported) -> None:
+        kernels = backend is not None and backend.fused
+        way = {"standard": "standard"}.get(form, "kernels" if kernels else "bodies")
+        self.implementation = f"ONNX Runtime, {way}"
+        self.precision = exported.manifest.precision
+        self.manifest, self.backend = exported.manifest, backend
+        self.device = "cpu" if backend is not None and backend.device == "cpu" else "cuda"
+        self.pictures: Sequence[PlacedPicture] = []
+
+    def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
+        import onnxruntime as ort  # type: ignore[import-untyped]
+
+        canvases, sizes = stacked(pictures)
+        self.pictures = pictures
+        self.binding = self._session().io_binding()
+        for name, value in (("images", canvases), ("image_sizes", sizes)):
+            held = ort.OrtValue.ortvalue_from_numpy(value, self.device, 0)
+            self.binding.bind_ortvalue_input(name, held)
+        self.binding.bind_cpu_input("score_threshold", np.array(threshold, np.float32))
+        for name in OUTPUTS:
+            self.binding.bind_output(name, "cpu")
+
+    def run(self) -> RawDetections:
+        self._session().run_with_iobinding(self.binding)
+        outputs = dict(zip(OUTPUTS, self.binding.copy_outputs_to_cpu(), strict=True))
+        return RawDetections(**outputs)
+
+    def _session(self) -> Any:
+        assert self.backend is not None
+        return self.backend._session
+
+    def found(self, answer: RawDetections) -> list[Detections]:
+        return in_pictures(answer, self.pictures, self.manifest)
+
+
+def run_onnxruntime(job: Job) -> Iterator[Row]:
+    """Rows of each form."""
+    if not job.dry_run:
+        answer = run_probe("onnxruntime", job.device)
+        if not answer["works"]:
+            yield skip(f"{job.preset}, ONNX Runtime", f"{answer['reason']}; {answer['fix']}")
+            return
+    for form in ("standard", "fused", "fp16"):
+        yield from attempt(f"{job.preset}, ONNX Runtime, {form}", partial(form_rows, job, form))
+
+
+def form_rows(job: Job, form: str) -> Iterator[Row]:
+    """Rows of one form."""
+    exported = open_exported(job, form)
+    if job.dry_run:
+        runner = OnnxRuntimeRunner(None, form, exported)
+        for batch in job.batches:
+            yield {**row_of(runner, job, batch, []), **exported.facts}
+        return
+    backend = OnnxRuntimeBackend.open(exported.path, device=job.device)
+    runner = OnnxRuntimeRunner(backend, form, exported)
+    yield from measure(runner, job, exported.pictures, exported.manifest, **exported.facts)
+    backend.close()

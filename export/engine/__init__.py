@@ -1,0 +1,1 @@
+"""`cn2 build`: TensorRT engines from exported ONNX files (docs/engines.md)."""

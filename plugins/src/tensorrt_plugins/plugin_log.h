@@ -1,0 +1,16 @@
+// The log of the plugins: TensorRT's, where it has given one, else standard error.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <string>
+
+namespace cn2 {
+
+// Null: none from now on.
+void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+
+// One line: "cn2 NAME: what".
+void log_plugin_error(const char* name, const char* what) noexcept;
+
+}  // namespace cn2

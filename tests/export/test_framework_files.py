@@ -1,0 +1,95 @@
+"""The paper's framework as files: what torch finds, in both forms of operators."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from cn2.export.reference import Reference
+from cn2.export.verify import bundled_pictures, require_agreement, verify
+from cn2.runtime.canvas import CanvasRule
+from cn2.runtime.manifest import OperatorForm
+from cn2.runtime.preprocess import place_picture
+from cn2.trainer.config import Config
+from cn2.trainer.presets import PRESETS
+from exported import Exported, canvases, export_to, lively_detector
+from factories import picture, shrunk
+
+# Every detector in one of both forms: an export takes its time.
+TABLE_1: dict[str, OperatorForm] = {
+    "retinanet-r50-fpn": "standard",
+    "retinanet-r50-fpn-faster": "fused",
+    "retinanet-r50-fpn-cascade": "standard",
+    "atss-r50-fpn": "fused",
+    "atss-r50-fpn-faster": "standard",
+    "atss-r50-fpn-cascade": "fused",
+    "gfl-r50-fpn": "fused",
+    "gfl-r50-fpn-faster": "standard",
+    "gfl-r50-fpn-cascade": "fused",
+    "centernet-r50-fpn": "standard",
+    "r50-fpn-faster": "fused",
+    "r50-fpn": "standard",
+    "faster-rcnn-r50-fpn": "standard",
+    "cascade-rcnn-r50-fpn": "fused",
+}
+BOX_ATOL_PX, SCORE_ATOL = 0.05, 1e-4
+ENOUGH = 200  # detections compared
+
+
+def small(preset: str) -> Config:
+    """`shrunk`, but more detections, at a threshold that most pass."""
+    config = shrunk(PRESETS[preset]())
+    model = config.model
+    if model.second_stage is None:
+        keep = replace(model.first_stage.test_filter, pre_nms=60, post_nms=60)
+        model = replace(model, first_stage=replace(model.first_stage, test_filter=keep))
+    else:
+        keep = replace(model.first_stage.test_filter, pre_nms=60, post_nms=40)
+        model = replace(
+            model,
+            first_stage=replace(model.first_stage, test_filter=keep),
+            second_stage=replace(model.second_stage, detections=60),
+        )
+    return replace(config, model=model)
+
+
+def assert_file_finds_what_torch_finds(preset: str, ops: OperatorForm, folder: Path) -> Exported:
+    config = small(preset)
+    exported = export_to(folder, lively_detector(config), config, ops)
+    graph = onnx.load(exported.path).graph
+    if ops == "fused":
+        assert not {"NonZero", "NonMaxSuppression"} & {node.op_type for node in graph.node}
+    backend, compared = exported.backend, 0
+    for batch, height, width in ((1, 64, 96), (4, 96, 128)):
+        images, sizes = canvases(batch, height, width, seed=height)
+        expected = exported.torch_run(images, sizes, 0.01)
+        found = backend.infer(images, sizes, 0.01)
+        np.testing.assert_array_equal(found.num_detections, expected.num_detections)
+        np.testing.assert_array_equal(found.classes, expected.classes)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=BOX_ATOL_PX, rtol=0)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE_ATOL, rtol=0)
+        compared += int(expected.num_detections.sum())
+    assert compared >= ENOUGH
+    return exported
+
+
+def test_faster_rcnn(tmp_path: Path) -> None:
+    """Anchors of an RPN, suppression within its levels, boxes of each class."""
+    exported = assert_file_finds_what_torch_finds("faster-rcnn-r50-fpn", "fused", tmp_path)
+    result = verify(exported.path, exported.model, exported.config, bundled_pictures()[:2])
+    require_agreement(result)
+    placed = place_picture(picture(64, 96), CanvasRule(short_edge=64, long_edge=96, divisor=32))
+    opened = Reference(exported.model).open_proposals(placed)
+    assert len(opened.boxes) == len(opened.scores)  # of each class
+    assert len(opened.boxes) % 3 == 0
+    assert ((opened.scores > 0).sum(axis=1) <= 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", TABLE_1)
+def test_files_of_table_1(preset: str, tmp_path: Path) -> None:
+    assert_file_finds_what_torch_finds(preset, TABLE_1[preset], tmp_path)

@@ -1,0 +1,235 @@
+"""The paper's framework: parts compose, Table 1's detectors, and its ablations as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cn2.trainer.build import build_detector
+from cn2.trainer.config import Config, apply_overrides, config_from_dict, config_to_dict
+from cn2.trainer.model_config import (
+    ATSSConfig,
+    BiFPNConfig,
+    CascadeRCNNConfig,
+    CenterNetConfig,
+    DLAUpConfig,
+    FirstStage,
+    FPNConfig,
+    GFLConfig,
+    Neck,
+    ProposalFilter,
+    RetinaNetConfig,
+    RPNConfig,
+)
+from cn2.trainer.presets import PRESETS
+from cn2.trainer.structures import Target
+from cn2.trainer.training_losses import DetectorLosses
+from factories import TINY_HEIGHT, TINY_WIDTH, picture, shrunk, tiny_config
+from reference import parameters_reference as parameters
+
+KEEP: dict[str, Any] = {
+    "test_filter": ProposalFilter(pre_nms=20, post_nms=8),
+    "train_filter": ProposalFilter(pre_nms=20, post_nms=8),
+}
+RANGE = (0.0, 1e6)
+FIRST_STAGES: dict[str, FirstStage] = {
+    "centernet": CenterNetConfig(sizes_of_interest=(RANGE,), convs=1, norm_groups=2, **KEEP),
+    "retinanet": RetinaNetConfig(convs=1, **KEEP),
+    "atss": ATSSConfig(convs=1, norm_groups=2, **KEEP),
+    "gfl": GFLConfig(convs=1, norm_groups=2, **KEEP),
+    "gfl-distributions": GFLConfig(convs=1, norm_groups=2, largest_distance=4, **KEEP),
+    "rpn": RPNConfig(**KEEP),
+}
+NECKS: dict[str, Neck] = {
+    "fpn": FPNConfig(levels=(3, 4, 5), channels=8),
+    "fpn-p2-p6": FPNConfig(levels=(2, 3, 4, 5, 6), channels=8, coarser="subsampling"),
+    "bifpn": BiFPNConfig(flavour="fcos", levels=(3, 4, 5), channels=8, repeats=1, norm_groups=2),
+    "dla-up": DLAUpConfig(levels=(2,), channels=8),
+}
+ONE = ((10.0, 10.0, 5.0, 5.0),)
+SMALL: dict[str, Any] = {"fc_channels": (8,), "canonical_size": 64.0, "rois_per_image": 8}
+SECOND_STAGES: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "faster": {"ious": (0.6,), "delta_weights": ONE},
+    "faster-per-class": {
+        "ious": (0.5,), "delta_weights": ONE, "per_class_boxes": True, "score_rule": "class"
+    },
+    "cascade": {},
+}  # fmt: skip
+
+
+def composed(first: str, second: str, neck: str) -> Config:
+    levels = NECKS[neck].levels
+    first_stage, extra = FIRST_STAGES[first], SECOND_STAGES[second]
+    if isinstance(first_stage, CenterNetConfig):
+        first_stage = replace(first_stage, sizes_of_interest=(RANGE,) * len(levels))
+    second_stage = None
+    if extra is not None:
+        second_stage = CascadeRCNNConfig(levels=levels, **SMALL, **extra)
+    config = tiny_config()
+    model = replace(
+        config.model, neck=NECKS[neck], first_stage=first_stage, second_stage=second_stage
+    )
+    return replace(config, model=model)
+
+
+def step(config: Config) -> dict[str, float]:
+    """One step of gradient descent on two pictures, of which one is empty; the losses before."""
+    torch.manual_seed(0)
+    detector = build_detector(config).train()
+    images = torch.from_numpy(np.stack([picture(seed=seed) for seed in range(2)]))
+    sizes = torch.tensor([[TINY_HEIGHT, TINY_WIDTH], [TINY_HEIGHT - 9, TINY_WIDTH - 5]])
+    boxes = torch.tensor([[10.0, 8, 50, 44], [60.5, 20, 90, 63], [2, 2, 12, 12]])
+    targets = [
+        Target(boxes=boxes, classes=torch.arange(3), seed=1),
+        Target(boxes=boxes[:0], classes=torch.arange(0), seed=2),
+    ]
+    optimiser = torch.optim.SGD(detector.parameters(), lr=1e-3)
+    before = [parameter.clone() for parameter in detector.parameters()]
+    losses = DetectorLosses(config.model)(detector, images, sizes, targets)
+    total = torch.stack(list(losses.values())).sum()
+    assert total.isfinite()
+    total.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    after = list(detector.parameters())
+    assert all(parameter.grad is not None for parameter in after)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    with torch.no_grad():
+        found = detector.eval()(images, sizes, torch.tensor(0.0))
+    assert all(torch.isfinite(part).all() for part in found)
+    assert (found.num_detections > 0).all()
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@pytest.mark.parametrize("neck", NECKS)
+@pytest.mark.parametrize("first", FIRST_STAGES)
+def test_every_part_goes_with_every_other(first: str, neck: str) -> None:
+    """No part knows another's name: each first stage before each second, on each neck."""
+    for second in SECOND_STAGES:
+        if first == "rpn" and second == "none":
+            continue
+        config = composed(first, second, neck)
+        losses = step(config)
+        stages = len(config.model.second_stage.ious) if config.model.second_stage else 0
+        assert sum(name.startswith("class_") for name in losses) == stages
+        assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_an_rpn_knows_no_classes() -> None:
+    with pytest.raises(ValueError, match="second_stage: expected one behind an rpn"):
+        composed("rpn", "none", "fpn")
+
+
+def test_boxes_per_class_are_of_the_last_stage() -> None:
+    with pytest.raises(ValueError, match=r"per_class_boxes: expected one stage, got 3"):
+        CascadeRCNNConfig(levels=(3,), per_class_boxes=True)
+
+
+# Table 1 of the paper: first stage, classes of its likelihoods, box heads; the two with RPN last.
+TABLE_1 = {
+    "retinanet-r50-fpn": ("retinanet", 80, 0),
+    "retinanet-r50-fpn-faster": ("retinanet", 1, 1),
+    "retinanet-r50-fpn-cascade": ("retinanet", 1, 3),
+    "gfl-r50-fpn": ("gfl", 80, 0),
+    "gfl-r50-fpn-faster": ("gfl", 1, 1),
+    "gfl-r50-fpn-cascade": ("gfl", 1, 3),
+    "atss-r50-fpn": ("atss", 80, 0),
+    "atss-r50-fpn-faster": ("atss", 1, 1),
+    "atss-r50-fpn-cascade": ("atss", 1, 3),
+    "centernet-r50-fpn": ("centernet", 80, 0),
+    "r50-fpn-faster": ("centernet", 1, 1),
+    "r50-fpn": ("centernet", 1, 3),
+    "faster-rcnn-r50-fpn": ("rpn", 1, 1),
+    "cascade-rcnn-r50-fpn": ("rpn", 1, 3),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_parameters_follow_from_the_layers(name: str) -> None:
+    kind, classes, heads = TABLE_1[name]
+    with torch.device("meta"):
+        detector = build_detector(PRESETS[name]())
+    neck = parameters.P2_P6 if kind == "rpn" else parameters.P3_P7
+    boxes = 80 if name == "faster-rcnn-r50-fpn" else 1
+    expected = {
+        "backbone": parameters.resnet50(),
+        "neck": neck,
+        "first_stage": parameters.first_stage(kind, classes),
+        "second_stage": heads * parameters.box_head(80, boxes),
+    }
+    for part, count in expected.items():
+        if count:
+            assert sum(p.numel() for p in getattr(detector, part).parameters()) == count, part
+    assert sum(p.numel() for p in detector.parameters()) == sum(expected.values())
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_settings_are_the_papers(name: str) -> None:
+    kind, _, heads = TABLE_1[name]
+    model = PRESETS[name]().model
+    assert model.first_stage.kind == kind
+    assert (model.second_stage is None) == (heads == 0)
+    if model.second_stage is None:
+        assert PRESETS[name]().train.base_lr == 0.01
+        return
+    rivals = kind == "rpn"
+    assert model.neck.levels == ((2, 3, 4, 5, 6) if rivals else (3, 4, 5, 6, 7))
+    assert model.first_stage.test_filter.post_nms == (1000 if rivals else 256)
+    assert model.second_stage.nms_iou == (0.5 if rivals else 0.7)
+    assert model.second_stage.score_rule == ("class" if rivals else "sqrt")
+    expected = {1: (0.5,), 3: (0.5, 0.6, 0.7)} if rivals else {1: (0.6,), 3: (0.6, 0.7, 0.8)}
+    assert model.second_stage.ious == expected[heads]
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_one_step_of_each_detector(name: str) -> None:
+    losses = step(shrunk(PRESETS[name]()))
+    assert all(loss >= 0 for loss in losses.values())
+
+
+RETINANET_RULE = (
+    "model.first_stage.positive_iou=0.5",
+    "model.first_stage.negative_iou=0.4",
+    "model.first_stage.sampled=null",
+    "model.first_stage.loss=focal",
+    "model.first_stage.prior=0.01",
+)
+P3_P7 = (
+    "model.neck.levels=[3,4,5,6,7]",
+    "model.second_stage.levels=[3,4,5,6,7]",
+    "model.first_stage.anchors.size=4",
+)
+ABLATIONS: dict[str, Sequence[str]] = {
+    "Table 4: P3-P7": P3_P7,
+    "Table 4: 256 proposals": ("model.first_stage.test_filter.post_nms=256",),
+    "Table 4: 4-layer head": ("model.first_stage.convs=4",),
+    "Table 4: loss": RETINANET_RULE,
+    "Table 4: probability": ("model.second_stage.score_rule=product",),
+    "Table 5: without the joint score": ("model.second_stage.score_rule=class",),
+    "Table 5: with it, as the code computes it": ("model.second_stage.score_rule=sqrt",),
+    **{
+        f"Table 6: {count} proposals": (f"model.first_stage.test_filter.post_nms={count}",)
+        for count in (1000, 512, 256, 128, 64)
+    },
+    "Section 4: the larger bound": ("model.background_bounds=larger",),
+    "another first stage": ('model.first_stage={"kind": "atss"}', *P3_P7[:2]),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_are_values(name: str) -> None:
+    config = apply_overrides(PRESETS["faster-rcnn-r50-fpn"](), ABLATIONS[name])
+    with torch.device("meta"):
+        build_detector(config)
+
+
+def test_table_4_from_rpn_to_retinanet() -> None:
+    """All rows together make the likelihoods of RetinaNet's rule: a step of it."""
+    rows = [value for name, values in ABLATIONS.items() if "Table 4" in name for value in values]
+    config = shrunk(apply_overrides(PRESETS["faster-rcnn-r50-fpn"](), rows))
+    assert step(config)["anchors"] > 0
