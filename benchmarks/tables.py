@@ -6,7 +6,7 @@
 Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
 zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py) and
-fused.json (fused.py).
+fused.json (fused.py). docs/engines.md: engines.json (engines.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine_tables import engine_table
 from fused_tables import fused_table
 from libcn2_tables import libcn2_rows
 from operator_tables import operator_table
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.readme: {"presets": preset_table, "results": result_table},
         options.zoo: {"zoo": zoo_table, "resize": resize_table},
         options.operators: {"operators": operator_table, "fused": fused_table},
+        options.engines: {"engines": engine_table},
     }
     try:
         stale = [page for page in tables if refresh(page, tables[page], options)]
@@ -75,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--zoo", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--operators", type=Path, default=ROOT / "docs" / "operators.md")
+    parser.add_argument("--engines", type=Path, default=ROOT / "docs" / "engines.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
 
