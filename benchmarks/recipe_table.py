@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cn2.trainer.config import Config
-from cn2.trainer.model_config import CascadeRCNNConfig, FirstStage
+from cn2.trainer.model_config import FirstStage, ModelConfig
 from cn2.trainer.presets import PRESETS
 from cn2.trainer.recipes import PICTURES_1X, RESIZES, SCHEDULES
 from cn2.trainer.train_config import Resize, ShortEdgeConfig, TrainConfig
@@ -145,10 +145,12 @@ def show_first_stage(first: FirstStage) -> str:
     return f"{likelihood:g}, {first.regression_weight:g}"
 
 
-def show_class_loss(second: CascadeRCNNConfig | None) -> str:
-    """What the classifiers of a second stage are trained with."""
+def show_class_loss(model: ModelConfig) -> str:
+    """What the classifiers are trained with."""
+    second = model.second_stage
     if second is None:
-        return "focal, on the heat maps"
+        alone = {"centernet": "focal, on the heat maps", "gfl": "quality focal"}
+        return alone.get(model.first_stage.kind, "focal")
     if second.federated is not None:
         return f"{second.classifier}, federated: {second.federated.classes} classes"
     return second.classifier
@@ -179,7 +181,7 @@ SETTINGS: dict[str, Callable[[Config], str]] = {
     "RoIs of a picture": lambda c: (
         str(c.model.second_stage.rois_per_image) if c.model.second_stage else "no second stage"
     ),
-    "class loss": lambda c: show_class_loss(c.model.second_stage),
+    "class loss": lambda c: show_class_loss(c.model),
     "precision": lambda c: c.train.precision,
     "mean weights (EMA)": lambda c: f"{c.train.ema_decay:g}" if c.train.ema_decay else "none",
 }

@@ -219,6 +219,9 @@ class ModelConfig(Strict):
     neck: Neck
     first_stage: FirstStage
     second_stage: CascadeRCNNConfig | None  # None: the first stage knows the classes
+    # What a proposal without an object trains: both stages, as in practice, or only the one whose
+    # lower bound of log P(background) is the larger; arXiv 2103.07461, Sec. 4.
+    background_bounds: Literal["both", "larger"] = "both"
 
     @property
     def limits(self) -> DetectionLimits:
@@ -236,3 +239,10 @@ class ModelConfig(Strict):
             raise ValueError(
                 f"second_stage.levels: expected some of {levels}, got {self.second_stage.levels}"
             )
+        if self.background_bounds == "larger":
+            second = self.second_stage
+            if second is None or second.classifier != "softmax":
+                raise ValueError(
+                    "background_bounds: expected both without a second stage that gives "
+                    "P(background), by softmax, got larger"
+                )

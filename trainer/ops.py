@@ -145,7 +145,22 @@ def _(
 def _best_per_class(
     boxes: Tensor, scores: Tensor, classes: Tensor, count: int, iou_threshold: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of boxes (N, 4) with a score and a class each the best that survive: a row of detections.
+    """Of boxes (N, 4) with a score and a class each the best that survive: a row of detections."""
+    rows = surviving_rows(boxes, scores, classes, count, iou_threshold)
+    missing = count - len(rows)
+    pad = torch.nn.functional.pad
+    return (
+        torch.tensor(len(rows), dtype=torch.int32, device=boxes.device),
+        pad(boxes[rows], (0, 0, 0, missing)),
+        pad(scores[rows], (0, missing)),
+        pad(classes[rows].to(torch.int32), (0, missing)),
+    )
+
+
+def surviving_rows(
+    boxes: Tensor, scores: Tensor, classes: Tensor, count: int, iou_threshold: float
+) -> Tensor:
+    """The rows, at most `count`, best first, of boxes (N, 4) that survive within their class.
 
     One class after the other: shifting the classes apart to suppress all at once, as torchvision
     does, rounds the coordinates.
@@ -156,15 +171,7 @@ def _best_per_class(
         keep = torchvision.ops.nms(boxes[members], scores[members], iou_threshold)
         survives[members[keep]] = True
     rows = torch.nonzero(survives).squeeze(1)
-    rows = rows[torch.sort(scores[rows], descending=True, stable=True).indices[:count]]
-    missing = count - len(rows)
-    pad = torch.nn.functional.pad
-    return (
-        torch.tensor(len(rows), dtype=torch.int32, device=boxes.device),
-        pad(boxes[rows], (0, 0, 0, missing)),
-        pad(scores[rows], (0, missing)),
-        pad(classes[rows].to(torch.int32), (0, missing)),
-    )
+    return rows[torch.sort(scores[rows], descending=True, stable=True).indices[:count]]
 
 
 def _stacked(
@@ -213,7 +220,7 @@ def pyramid_roi_align(
     pictures = torch.arange(batch, device=rois.device, dtype=rois.dtype).repeat_interleave(count)
     indexed = torch.cat([pictures[:, None], rois.reshape(-1, 4)], dim=1)  # (B * K, 5)
     pooled = pool_levels(
-        features,
+        [level.float() for level in features],  # half precision would round the boxes
         indexed,
         strides=strides,
         canonical_level=canonical_level,
@@ -221,7 +228,7 @@ def pyramid_roi_align(
         output_size=output_size,
         sampling_ratio=sampling_ratio,
     )
-    return pooled.reshape(batch, count, *pooled.shape[1:])
+    return pooled.to(features[0].dtype).reshape(batch, count, *pooled.shape[1:])
 
 
 @pyramid_roi_align.register_fake

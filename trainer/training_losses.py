@@ -10,8 +10,9 @@ from torch import Tensor
 from .build_first_stage import build_first_stage_losses
 from .cascade_losses import CascadeLosses
 from .detector import AnyDetector, TwoStageDetector
+from .larger_bound import share_background
 from .model_config import ModelConfig
-from .structures import Target
+from .structures import FirstStageOutput, Proposals, Target
 
 
 def _at_least_one(count: float) -> float:
@@ -68,11 +69,30 @@ class DetectorLosses:
             )
         features = detector.features(images, image_sizes)
         output = detector.first_stage(features)
-        losses = self.first_stage_losses(output, targets, detector.strides)
         if self.cascade_losses is None:
-            return losses
+            return self.first_stage_losses(output, targets, detector.strides)
         assert isinstance(detector, TwoStageDetector)
-        with torch.no_grad():
-            found = detector.first_stage.propose(output, self.config.first_stage.train_filter)
+        found, settled = self._propose(detector, features, output, targets)
+        losses = self.first_stage_losses(output, targets, detector.strides, settled)
         second_stage = detector.second_stage
         return losses | self.cascade_losses(second_stage, features, found, image_sizes, targets)
+
+    @torch.no_grad()
+    def _propose(
+        self,
+        detector: TwoStageDetector,
+        features: list[Tensor],
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+    ) -> tuple[Proposals, Tensor | None]:
+        """The second stage's proposals, and the places that the first stage leaves to it."""
+        stage, filter = detector.first_stage, self.config.first_stage.train_filter
+        if self.config.background_bounds == "both":
+            return stage.propose(output, filter), None
+        second = self.config.second_stage
+        assert second is not None
+        proposals, places = stage.propose_with_places(output, filter)
+        return share_background(
+            detector.second_stage, features, proposals, places, targets, second.ious[0],
+            sum(level[0].numel() for level in output.logits),
+        )  # fmt: skip

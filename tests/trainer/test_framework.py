@@ -216,6 +216,7 @@ ABLATIONS: dict[str, Sequence[str]] = {
         f"Table 6: {count} proposals": (f"model.first_stage.test_filter.post_nms={count}",)
         for count in (1000, 512, 256, 128, 64)
     },
+    "Section 4: the larger bound": ("model.background_bounds=larger",),
     "another first stage": ('model.first_stage={"kind": "atss"}', *P3_P7[:2]),
 }
 

@@ -90,26 +90,78 @@ class ProposalStage(DenseStage):
             Proposals, best first, not clipped; objectness is the square root of the likelihood.
         Source: arXiv 2103.07461, Sec. 4 and 5; the square root is the official code's.
         """
-        levels = [self._best_of(output, k, filter.pre_nms) for k in range(len(self.strides))]
-        boxes, scores = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
+        boxes, scores, _, levels = self._candidates(output, filter.pre_nms)
         if not self.suppress_within_levels:
             return Proposals(*ops.proposal_nms(boxes, scores, filter.post_nms, filter.nms_iou))
-        own = torch.cat(
-            [torch.full_like(s, k, dtype=torch.int64) for k, (_, s) in enumerate(levels)], 1
-        )
         _, boxes, scores, _ = ops.class_nms(
-            boxes, scores, own, len(levels), filter.post_nms, filter.nms_iou
+            boxes, scores, levels, len(self.strides), filter.post_nms, filter.nms_iou
         )
         return Proposals(boxes, scores)
 
-    def _best_of(self, output: FirstStageOutput, level: int, count: int) -> tuple[Tensor, Tensor]:
-        """The likeliest places of a level: boxes (B, count, 4), objectness (B, count)."""
+    @torch.no_grad()
+    def propose_with_places(
+        self, output: FirstStageOutput, filter: ProposalFilter
+    ) -> tuple[Proposals, Tensor]:
+        """For training: proposals as `propose` gives them, and the place of each.
+
+        Returns:
+            The proposals and (B, filter.post_nms) int64, places among those of all levels; any
+            number where there is no proposal.
+        """
+        boxes, scores, places, levels = self._candidates(output, filter.pre_nms)
+        own = levels if self.suppress_within_levels else torch.zeros_like(levels)
+        rows = torch.zeros(len(boxes), filter.post_nms, dtype=torch.int64, device=boxes.device)
+        exists = torch.zeros_like(rows, dtype=torch.bool)
+        for picture in range(len(boxes)):
+            valid = torch.nonzero(scores[picture] > 0).squeeze(1)
+            kept = ops.surviving_rows(
+                boxes[picture, valid],
+                scores[picture, valid],
+                own[picture, valid],
+                filter.post_nms,
+                filter.nms_iou,
+            )
+            rows[picture, : len(kept)] = valid[kept]
+            exists[picture, : len(kept)] = True
+        kept_boxes = boxes.gather(1, rows[..., None].expand(-1, -1, 4)) * exists[..., None]
+        proposals = Proposals(kept_boxes, scores.gather(1, rows) * exists)
+        return proposals, places.gather(1, rows)
+
+    def levels_of(self, places: Tensor, output: FirstStageOutput) -> Tensor:
+        """The level that each place among those of all levels is on, same shape, int64."""
+        counts = [level[0, 0].numel() * self.coding.per_cell for level in output.logits]
+        ends = torch.tensor(counts, device=places.device).cumsum(0)
+        return torch.bucketize(places, ends, right=True)
+
+    def _candidates(
+        self, output: FirstStageOutput, count: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The likeliest places of each level, level after level, before suppression.
+
+        Returns:
+            boxes (B, L * count, 4), objectness (B, L * count), their places among those of all
+            levels and their levels, int64.
+        """
+        found, offset = [], 0
+        for level, logits in enumerate(output.logits):
+            boxes, objectness, places = self._best_of(output, level, count)
+            found.append((boxes, objectness, places + offset, torch.full_like(places, level)))
+            offset += logits.shape[2] * logits.shape[3] * self.coding.per_cell
+        boxes, objectness, places, levels = (
+            torch.cat(parts, dim=1) for parts in zip(*found, strict=True)
+        )
+        return boxes, objectness, places, levels
+
+    def _best_of(
+        self, output: FirstStageOutput, level: int, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The likeliest places of a level: boxes (B, count, 4), objectness, places (B, count)."""
         likelihood = self.likelihood(output, level)
         likelihood = torch.where(likelihood > self.objectness_floor, likelihood, 0.0)
         best, places = ops.stable_topk(likelihood, count)
         regression = output.regressions[level].detach()
         boxes = self.coding.decode(regression, places, self.strides[level])
-        return torch.where((best > 0)[..., None], boxes, 0.0), torch.sqrt(best)
+        return torch.where((best > 0)[..., None], boxes, 0.0), torch.sqrt(best), places
 
 
 class ClassStage(DenseStage):

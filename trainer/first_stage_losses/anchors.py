@@ -48,7 +48,11 @@ class AnchorLosses:
         self.share = share
 
     def __call__(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
+        self,
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+        strides: Sequence[int],
+        settled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """See `FirstStageLosses.__call__`."""
         rule = self.rule
@@ -67,6 +71,8 @@ class AnchorLosses:
             wanted_logits.append(wanted)
             kinds.append(matches.kinds)
         kind = torch.stack(kinds)
+        if settled is not None:
+            kind = torch.where(settled & (kind == NEGATIVE), IGNORED, kind)
         counted, positive = kind != IGNORED, kind == POSITIVE
         classification = self._classification(logits[counted], torch.stack(wanted_logits)[counted])
         regression = smooth_l1_loss(

@@ -13,7 +13,7 @@ from ..dense_losses import box_giou_losses, centerness_of, focal_loss
 from ..first_stage_config import ATSSConfig
 from ..structures import FirstStageOutput, Target
 from .located import assign_locations
-from .shared import Share, all_places, join_levels
+from .shared import Share, all_places, join_levels, without_settled
 
 
 class ATSSLosses:
@@ -30,7 +30,11 @@ class ATSSLosses:
         self.share = share
 
     def __call__(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
+        self,
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+        strides: Sequence[int],
+        settled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """See `FirstStageLosses.__call__`."""
         config = self.config
@@ -42,7 +46,10 @@ class ATSSLosses:
         )
         one_hot = torch.zeros_like(logits)
         one_hot[found.pictures, found.cells, found.labels] = 1.0
-        focal = focal_loss(logits, one_hot, alpha=config.focal_alpha, gamma=config.focal_gamma)
+        counted = without_settled(one_hot, settled)
+        focal = focal_loss(
+            logits[counted], one_hot[counted], alpha=config.focal_alpha, gamma=config.focal_gamma
+        )
         half = (found.strides * (config.anchor_size / 2))[:, None]
         anchors = torch.cat([found.locations - half, found.locations + half], dim=1)
         predicted = decode_deltas(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..first_stage_config import CenterNetConfig
@@ -27,7 +28,11 @@ class CenterNetLosses:
         self.share = share
 
     def __call__(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
+        self,
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+        strides: Sequence[int],
+        settled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """See `FirstStageLosses.__call__`."""
         config = self.config
@@ -37,9 +42,12 @@ class CenterNetLosses:
         positives = wanted.positives
         if config.extra_positives is not None:
             positives = extra_positives(targets, ltrb.detach(), grid, config, channels)
+        heat = wanted.heatmap
+        if settled is not None:  # a cell of target 1 is no negative
+            heat = torch.where(settled.flatten().repeat_interleave(channels), 1.0, heat)
         heatmap = heatmap_focal_loss(
             logits.flatten(),
-            wanted.heatmap,
+            heat,
             positives,
             alpha=config.focal_alpha,
             gamma=config.focal_gamma,

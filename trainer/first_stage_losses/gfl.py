@@ -13,7 +13,7 @@ from ..first_stage.coding import mean_distances
 from ..first_stage_config import GFLConfig
 from ..structures import FirstStageOutput, Target
 from .located import Positives, assign_locations
-from .shared import Share, all_places
+from .shared import Share, all_places, without_settled
 
 
 class GFLLosses:
@@ -30,7 +30,11 @@ class GFLLosses:
         self.share = share
 
     def __call__(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
+        self,
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+        strides: Sequence[int],
+        settled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """See `FirstStageLosses.__call__`."""
         config = self.config
@@ -44,7 +48,10 @@ class GFLLosses:
         qualities[found.pictures, found.cells, found.labels] = paired_ious(
             boxes.detach(), found.boxes
         )
-        quality = quality_focal_loss(logits, qualities, beta=config.quality_beta)
+        positive = torch.zeros_like(logits)
+        positive[found.pictures, found.cells] = 1.0  # also where the IoU is 0
+        counted = without_settled(positive, settled)
+        quality = quality_focal_loss(logits[counted], qualities[counted], beta=config.quality_beta)
         weights = logits.detach()[found.pictures, found.cells].amax(dim=1).sigmoid()
         divisor = self.share(float(weights.sum()))
         regression = (box_giou_losses(boxes, found.boxes) * weights).sum()

@@ -19,7 +19,11 @@ class FirstStageLosses(Protocol):
     """The losses of a first stage by name, finite and with a gradient, objects or not."""
 
     def __call__(
-        self, output: FirstStageOutput, targets: Sequence[Target], strides: Sequence[int]
+        self,
+        output: FirstStageOutput,
+        targets: Sequence[Target],
+        strides: Sequence[int],
+        settled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compare dense predictions with the ground truth.
 
@@ -27,6 +31,8 @@ class FirstStageLosses(Protocol):
             output: of the first stage, B pictures.
             targets: ground truth of each picture.
             strides: pixels per cell of each level.
+            settled: (B, M * A) bool, places of all levels that are no negatives, as the second
+                stage learns background from them; None: there are none.
         """
         ...
 
@@ -50,6 +56,13 @@ def all_places(
         join_levels(output.regressions, per_cell),
         pyramid_grid(sizes, strides, logits.device),
     )
+
+
+def without_settled(wanted: Tensor, settled: Tensor | None) -> Tensor:
+    """(B, M) bool: places that count, all but the settled negatives, which want 0 throughout."""
+    if settled is None:
+        return torch.ones_like(wanted[..., 0], dtype=torch.bool)
+    return ~settled | (wanted > 0).any(dim=2)
 
 
 def join_levels(levels: Sequence[Tensor], per_cell: int) -> Tensor:
