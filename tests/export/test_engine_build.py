@@ -243,6 +243,17 @@ def test_ctrl_c_stops_the_build(tiny_fused: Exported, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_torch_is_needed() -> None:
+    """A machine that builds has an .onnx file, and no trainer."""
+    code = (
+        "import sys\n"
+        "from cn2.export.engine import build, commands, inspector, model, timing_cache\n"
+        "print([m for m in ('torch', 'onnxruntime', 'onnxscript') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_nothing_heavy_is_imported_for_the_help() -> None:
     code = (
         "import sys; from cn2.runtime.cli import run; run(['build', '--help'])\n"
