@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -84,7 +84,7 @@ def test_a_build_ends_at_the_step_after_it_is_stopped() -> None:
 
 
 def test_a_bar_per_open_phase() -> None:
-    progress = Progress(console=Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    progress = Progress(console=Console(file=StringIO()))
     bars = Bars(progress)
     bars.start("whole", None, 4)
     bars.start("part", "whole", 0)
