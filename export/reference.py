@@ -6,12 +6,12 @@ import copy
 from dataclasses import replace
 
 import torch
-import torchvision.ops  # type: ignore[import-untyped]
 from torch import Tensor
 
 from cn2.runtime.preprocess import PlacedPicture
 from cn2.trainer.boxes import box_ious, clip_boxes
 from cn2.trainer.detector import AnyDetector, OneStageDetector, TwoStageDetector
+from cn2.trainer.ops import surviving_rows
 from cn2.trainer.structures import Proposals
 
 from .agreement import MARGIN, Found, OpenProposals
@@ -51,12 +51,19 @@ def _open_proposals(detector: TwoStageDetector, picture: PlacedPicture) -> OpenP
     features = detector.features(images, sizes)
     chosen = detector.test_filter
     everything = replace(chosen, nms_iou=1.0, post_nms=chosen.pre_nms * len(detector.strides))
-    candidates = detector.first_stage.propose(detector.first_stage(features), everything)
-    rows = undecided_candidates(candidates, chosen.nms_iou, chosen.post_nms)
+    first = detector.first_stage
+    output = first(features)
+    candidates, places = first.propose_with_places(output, everything)
+    levels = first.levels_of(places, output) if first.suppress_within_levels else None
+    rows = undecided_candidates(candidates, chosen.nms_iou, chosen.post_nms, levels)
     stage = detector.second_stage
     probabilities, boxes = stage.refine(features, candidates.boxes[:, rows], sizes)
-    scores = stage.joint_score(probabilities, candidates.objectness[:, rows])
-    return OpenProposals(boxes=clip_boxes(boxes, sizes)[0].numpy(), scores=scores[0].numpy())
+    scores = stage.joint_score(probabilities, candidates.objectness[:, rows])[0]
+    boxes = clip_boxes(boxes, sizes)[0]
+    if boxes.ndim == 3:  # of each class: rows of one class each
+        scores = torch.diag_embed(scores).flatten(0, 1)
+        boxes = boxes.flatten(0, 1)
+    return OpenProposals(boxes=boxes.numpy(), scores=scores.numpy())
 
 
 def _open_pairs(detector: OneStageDetector, picture: PlacedPicture) -> OpenProposals:
@@ -106,22 +113,27 @@ def undecided_pairs(boxes: Tensor, classes: Tensor, open: Tensor, nms_iou: float
     return torch.nonzero(unsure | (overlaps[unsure] > nms_iou - MARGIN).any(dim=0)).squeeze(1)
 
 
-def undecided_candidates(candidates: Proposals, nms_iou: float, count: int) -> Tensor:
+def undecided_candidates(
+    candidates: Proposals, nms_iou: float, count: int, levels: Tensor | None = None
+) -> Tensor:
     """Rows of candidates whose selection as a proposal lies on a threshold.
 
     Args:
         candidates: of one picture, before suppression, best first.
         nms_iou: of the suppression.
         count: proposals kept after it.
+        levels: (1, N) int64, of the candidates, where only those of a level suppress one another.
     Returns:
         (M,) int64, ascending: those whose overlap with a better one is within MARGIN of the
         threshold, those that only such a one could suppress, and those whose place is at the cut.
     """
     boxes = candidates.boxes[0][candidates.objectness[0] > 0]
     objectness = candidates.objectness[0][: len(boxes)]
+    own = torch.zeros(len(boxes), dtype=torch.int64) if levels is None else levels[0, : len(boxes)]
     kept = torch.zeros(len(boxes), dtype=torch.bool)
-    kept[torchvision.ops.nms(boxes, objectness, nms_iou)] = True
+    kept[surviving_rows(boxes, objectness, own, len(boxes), nms_iou)] = True
     overlaps = torch.triu(box_ious(boxes, boxes), diagonal=1)  # of a better one and a worse one
+    overlaps *= own[:, None] == own
     by_iou = ((overlaps - nms_iou).abs() <= MARGIN).any(dim=0)
     unsure = by_iou | (overlaps[by_iou] > nms_iou - MARGIN).any(dim=0)
     survivors = torch.nonzero(kept | unsure).squeeze(1)

@@ -154,7 +154,9 @@ def test_a_build_that_fails(fault: str, thin_source: Path) -> None:
 def test_kernels_that_are_asked_for_and_left_out(thin_source: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         build(thin_source, CN2_NATIVE="cuda")
-    said = "CN2_NATIVE=cuda, but no native libraries in this wheel: CMake left libcn2_trt_plugins out"
+    said = (
+        "CN2_NATIVE=cuda, but no native libraries in this wheel: CMake left libcn2_trt_plugins out"
+    )
     assert said in caught.value.stderr
 
 

@@ -77,7 +77,7 @@ class CascadeLosses:
             own = deltas[positive]
             if config.per_class_boxes:
                 rows = torch.arange(len(own), device=own.device)
-                own = own.reshape(len(own), -1, 4)[rows, classes[positive]]
+                own = own.reshape(len(own), own.shape[1] // 4, 4)[rows, classes[positive]]
             losses[f"box_{k}"] = box_delta_loss(own.float(), wanted) / divisor
             if k + 1 < len(config.ious):
                 boxes = _refine(boxes, deltas.detach().float(), weights, image_sizes)

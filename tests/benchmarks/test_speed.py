@@ -155,7 +155,13 @@ def test_tables_are_written_once_and_then_checked(
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
     operators = tmp_path / "operators.md"
     operators.write_text(tables.format("operators") + tables.format("fused"))
-    pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--results": results}
+    kernels = tmp_path / "kernels.md"
+    kernels.write_text(tables.format("native-build"))
+    precision = tmp_path / "precision.md"
+    names = ("fp16-ap", "fp16-shares", "group-norm")
+    precision.write_text("".join(tables.format(name) for name in names))
+    pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--kernels": kernels}
+    pages |= {"--precision": precision, "--results": results}
     arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1

@@ -9,11 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
+from cn2.export.reference import Reference
+from cn2.export.verify import bundled_pictures, require_agreement, verify
+from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.manifest import OperatorForm
+from cn2.runtime.preprocess import place_picture
 from cn2.trainer.config import Config
 from cn2.trainer.presets import PRESETS
-from exported import canvases, export_to, lively_detector
-from factories import shrunk
+from exported import Exported, canvases, export_to, lively_detector
+from factories import picture, shrunk
 
 # Every detector in one of both forms: an export takes its time.
 TABLE_1: dict[str, OperatorForm] = {
@@ -53,7 +57,7 @@ def small(preset: str) -> Config:
     return replace(config, model=model)
 
 
-def assert_file_finds_what_torch_finds(preset: str, ops: OperatorForm, folder: Path) -> None:
+def assert_file_finds_what_torch_finds(preset: str, ops: OperatorForm, folder: Path) -> Exported:
     config = small(preset)
     exported = export_to(folder, lively_detector(config), config, ops)
     graph = onnx.load(exported.path).graph
@@ -70,11 +74,19 @@ def assert_file_finds_what_torch_finds(preset: str, ops: OperatorForm, folder: P
         np.testing.assert_allclose(found.scores, expected.scores, atol=SCORE_ATOL, rtol=0)
         compared += int(expected.num_detections.sum())
     assert compared >= ENOUGH
+    return exported
 
 
 def test_faster_rcnn(tmp_path: Path) -> None:
     """Anchors of an RPN, suppression within its levels, boxes of each class."""
-    assert_file_finds_what_torch_finds("faster-rcnn-r50-fpn", "fused", tmp_path)
+    exported = assert_file_finds_what_torch_finds("faster-rcnn-r50-fpn", "fused", tmp_path)
+    result = verify(exported.path, exported.model, exported.config, bundled_pictures()[:2])
+    require_agreement(result)
+    placed = place_picture(picture(64, 96), CanvasRule(short_edge=64, long_edge=96, divisor=32))
+    opened = Reference(exported.model).open_proposals(placed)
+    assert len(opened.boxes) == len(opened.scores)  # of each class
+    assert len(opened.boxes) % 3 == 0
+    assert ((opened.scores > 0).sum(axis=1) <= 1).all()
 
 
 @pytest.mark.slow

@@ -219,6 +219,14 @@ def test_an_open_overlap_moves_the_cut() -> None:
     assert {3, 4} <= set(rows.tolist())  # with and without 1, the third place is theirs
 
 
+def test_boxes_of_other_levels_open_nothing() -> None:
+    """As above, but where boxes of other levels do not suppress, 1 is decided."""
+    boxes = [stripe(100), stripe(90), stripe(85), stripe(100, 500)]
+    some = candidates(boxes, [0.9, 0.8, 0.7, 0.6])
+    assert undecided_candidates(some, 0.9, 10, torch.tensor([[0, 1, 0, 0]])).tolist() == []
+    assert undecided_candidates(some, 0.9, 10, torch.tensor([[0, 0, 1, 1]])).tolist() == [1]
+
+
 def test_undecided_candidates_against_both_decisions() -> None:
     """Whatever lies between two suppressions that differ by the margin is undecided."""
     generator = torch.Generator().manual_seed(0)

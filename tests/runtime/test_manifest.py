@@ -24,6 +24,7 @@ FIXED = CanvasRule(short_edge=64, long_edge=96, divisor=32, fixed=(64, 96))
         make_manifest(canvas=FIXED, batch=4, versions={"torch": "2.14.1"}),
         make_manifest(class_names=("größe", 'a "quote"', "列"), score_rule="product"),
         make_manifest(canvas=replace(FIXED, rounding="down")),
+        make_manifest(score_rule="class"),
         make_manifest(lowest_score_threshold=0.0, score_threshold=1.0),
     ],
 )

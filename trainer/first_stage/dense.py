@@ -127,6 +127,12 @@ class ProposalStage(DenseStage):
         proposals = Proposals(kept_boxes, scores.gather(1, rows) * exists)
         return proposals, places.gather(1, rows)
 
+    def levels_of(self, places: Tensor, output: FirstStageOutput) -> Tensor:
+        """The level that each place among those of all levels is on, same shape, int64."""
+        counts = [level[0, 0].numel() * self.coding.per_cell for level in output.logits]
+        ends = torch.tensor(counts, device=places.device).cumsum(0)
+        return torch.bucketize(places, ends, right=True)
+
     def _candidates(
         self, output: FirstStageOutput, count: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

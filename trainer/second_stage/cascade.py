@@ -176,7 +176,8 @@ class CascadeRCNN(nn.Module):
         batch, count = boxes.shape[:2]
         deltas = deltas.reshape(batch, count, deltas.shape[1])
         if deltas.shape[2] > 4:  # of each class
-            boxes, deltas = boxes[:, :, None], deltas.reshape(batch, count, -1, 4)
+            boxes = boxes[:, :, None]
+            deltas = deltas.reshape(batch, count, deltas.shape[2] // 4, 4)
         refined = decode_deltas(boxes, deltas, stage.delta_weights)  # type: ignore[arg-type]
         return probabilities.reshape(batch, count, probabilities.shape[-1]), refined
 
