@@ -79,6 +79,7 @@ class FakeTensorRT:
         self.loads_libraries = True
         self.refuses = ""  # a method of a context that returns False
         self.logger: Any = None
+        self.runtime: Any = None  # the last one
 
     def get_plugin_registry(self) -> Any:
         return SimpleNamespace(load_library=self._load_library)
@@ -92,7 +93,10 @@ class FakeTensorRT:
     def Runtime(self, logger: Any) -> Any:
         assert logger.is_ready
         self.logger = logger
-        return SimpleNamespace(deserialize_cuda_engine=lambda plan: self._load(plan, logger))
+        self.runtime = SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: self._load(plan, logger)
+        )
+        return self.runtime
 
     def _load(self, plan: bytes, logger: Any) -> FakeEngine | None:
         logger.log(Severity.WARNING, "a warning")
