@@ -25,7 +25,7 @@ LIMITS_S = {  # of one step; the suite's own limit cuts them, too
     "compile": 240,
     "kernels": 90,
     "export": 180,
-    "torch": 75,
+    "torch": 100,
     "onnxruntime": 60,
     "libcn2": 45,
     "tensorrt": 90,

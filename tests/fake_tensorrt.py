@@ -76,13 +76,15 @@ class FakeTensorRT:
         self.cuda = cuda
         self.contexts = 0
         self.libraries: list[str] = []
+        self.namespaces = [""]  # of the plugins that it knows
         self.loads_libraries = True
         self.refuses = ""  # a method of a context that returns False
         self.logger: Any = None
         self.runtime: Any = None  # the last one
 
     def get_plugin_registry(self) -> Any:
-        return SimpleNamespace(load_library=self._load_library)
+        known = [SimpleNamespace(plugin_namespace=name) for name in self.namespaces]
+        return SimpleNamespace(load_library=self._load_library, all_creators=known)
 
     def _load_library(self, path: str) -> Any:
         self.libraries.append(path)

@@ -494,6 +494,16 @@ def test_plugins(
     assert trt.libraries == [str(library)]  # once
 
 
+def test_plugins_that_somebody_has_loaded(
+    model: Path, trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    (tmp_path / "libcn2_trt_plugins.so").touch()
+    trt.namespaces.append("cn2")
+    TensorRTBackend.open(model)
+    assert trt.libraries == []
+
+
 def test_plugins_that_do_not_load(
     model: Path, trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
