@@ -20,7 +20,8 @@ from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import FusionNode
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
-OUTPUTS = ("heatmap", "class_heatmaps", "regression")  # of a first stage's head, what it predicts
+# Of a first stage's head what it predicts.
+OUTPUTS = ("heatmap", "class_heatmaps", "logits", "regression", "centerness")
 
 
 class PrecisionError(Cn2Error):
