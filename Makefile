@@ -16,7 +16,7 @@ NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
 NATIVE_FOLDERS := plugins/src plugins/src/* tests/plugins tests/plugins/native \
-	tests/plugins/native/cuda examples/c
+	tests/plugins/native/cuda tests/plugins/native/tensorrt examples/c
 C_FILES = $(wildcard $(foreach kind,h c cpp cu cuh,$(addsuffix /*.$(kind),$(NATIVE_FOLDERS))))
 
 .PHONY: demo native native-if-possible test test-all lint types format clean
@@ -31,7 +31,7 @@ native: $(filter $(BIN)/cmake,$(CMAKE))
 	-@$(PYTHON) plugins/fetch_tensorrt.py
 	$(CMAKE) -S plugins -B $(NATIVE) $(if $(shell command -v ninja 2>/dev/null),-G Ninja) \
 		-DCMAKE_INSTALL_LIBDIR=lib $(if $(CI),-DCN2_WERROR=ON)
-	$(CMAKE) --build $(NATIVE) --parallel
+	$(CMAKE) --build $(NATIVE) --parallel $(shell getconf _NPROCESSORS_ONLN)
 	$(CMAKE) --install $(NATIVE) --prefix plugins --component runtime
 
 native-if-possible: $(if $(COMPILER),native)

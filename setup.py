@@ -3,7 +3,7 @@
 Where CMake, a C++20 compiler and ONNX Runtime's headers are (ONNXRUNTIME_ROOT, or what
 plugins/fetch_headers.py brought), a wheel also holds the native libraries and is one of this
 platform; else it is pure Python. CN2_NATIVE=1: to fail instead; CN2_NATIVE=0: not to try.
-CN2_NATIVE=cuda: with the CUDA kernels and the TensorRT plugins, or fail; that takes minutes of nvcc.
+CN2_NATIVE=cuda: with CUDA kernels and TensorRT plugins, or fail; nvcc takes minutes.
 An editable install has none: `make native` puts them where it looks for them.
 """
 
@@ -76,7 +76,8 @@ def build_native(folder: Path, *, cuda: bool) -> Path:
     kernels = "ON" if cuda else "OFF"
     options = ["-DCMAKE_INSTALL_LIBDIR=lib", f"-DCN2_CUDA={kernels}", "-DCN2_TESTS=OFF"]
     subprocess.run([*configure, *options], check=True)
-    subprocess.run([cmake, "--build", str(folder), "--parallel"], check=True)
+    jobs = str(os.cpu_count() or 1)  # without a number, make starts all at once
+    subprocess.run([cmake, "--build", str(folder), "--parallel", jobs], check=True)
     installed = folder / "installed"
     subprocess.run([cmake, "--install", str(folder), "--prefix", str(installed)], check=True)
     for library in (LIBRARY, PLUGINS)[: 1 + cuda]:

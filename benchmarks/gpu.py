@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     options = parse(arguments)
     document = new_document(options.dry_run)
-    reason = None if options.dry_run else why_no_gpu()
+    needs_gpu = options.device == "cuda" and not options.dry_run
+    reason = why_no_gpu() if needs_gpu else None
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         like = Job(
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             batches=options.batches,
             runs=options.runs,
             images=options.images and options.images.resolve(),
+            device=options.device,
             dry_run=options.dry_run,
         )
         plan = make_plan(options.presets, options.steps, like)
@@ -81,6 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=max(1, cpu_cores() - 2))
     parser.add_argument("--folder", type=Path, help="keep models and engines here")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu.json")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="every step but execution")
     options = parser.parse_args(arguments)
     name = "gpu_dry_run.json" if options.dry_run else "gpu.json"

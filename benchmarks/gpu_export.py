@@ -16,6 +16,7 @@ from cn2.runtime.detector import Detector
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
 from gpu_job import Job, Row, skip
 from gpu_measure import CHECKED, Pictures, in_pictures, read_pictures, stacked, write_reference
+from gpu_steps import BUILD
 from models import ROOT, is_trained, make_checkpoint
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -23,7 +24,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "fused": {"ops": "fused"},
     "fp16": {"ops": "fused", "precision": "fp16"},
 }
-BUILD = ROOT / "build" / "cuda"
 LIBRARY = BUILD / "libcn2_kernels_cuda_tests.so"
 DRY_ARCHITECTURE = "86"  # where there is no GPU to compile for
 

@@ -27,6 +27,8 @@ class Job:
     runs: int = 100
     images: Path | None = None
     """Pictures; None: those of `models.find_pictures`."""
+    device: str = "cuda"
+    """Or "cpu", which tries the suite itself; there are no CUDA graphs then."""
     dry_run: bool = False
     """Do all but what needs a GPU."""
 
@@ -42,7 +44,8 @@ class Job:
     def words(self) -> list[str]:
         """The job as the command line that `read_job` reads."""
         words = [self.step, "--preset", self.preset, "--folder", str(self.folder)]
-        words += ["--runs", str(self.runs), "--batches", *map(str, self.batches)]
+        words += ["--device", self.device, "--runs", str(self.runs)]
+        words += ["--batches", *map(str, self.batches)]
         words += ["--form", self.form] if self.form else []
         words += ["--images", str(self.images)] if self.images else []
         return words + (["--dry-run"] if self.dry_run else [])
@@ -58,6 +61,7 @@ def read_job(arguments: Sequence[str]) -> Job:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--images", type=Path)
+    parser.add_argument("--device", default="cuda")
     parser.add_argument("--dry-run", action="store_true")
     return Job(**vars(parser.parse_args(arguments)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cn2.plugins import library_path
-from cn2.runtime.arrays import DevicePicture, as_array
+from cn2.runtime.arrays import as_array
 from cn2.runtime.backends.base import PictureBackend
 from cn2.runtime.backends.opening import open_backend
 from cn2.runtime.detections import Detections
@@ -36,12 +36,13 @@ class PictureRunner:
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
         import torch
 
+        assert self.backend is not None
         self.threshold = threshold
-        self.pictures: list[DevicePicture] = []
-        for placed in pictures:
-            picture: Any = as_array(torch.from_numpy(self.pixels[id(placed)].copy()).cuda())
-            self.pictures.append(picture)
-        torch.cuda.synchronize()
+        where = self.backend.device
+        tensors = [torch.from_numpy(self.pixels[id(p)].copy()).to(where) for p in pictures]
+        if where != "cpu":
+            torch.cuda.synchronize()
+        self.pictures: list[Any] = [as_array(tensor) for tensor in tensors]
 
     def run(self) -> list[Detections]:
         assert self.backend is not None
@@ -64,7 +65,7 @@ def run_libcn2(job: Job) -> Iterator[Row]:
 def file_rows(job: Job, form: str) -> Iterator[Row]:
     """Rows of one ONNX file."""
     exported = open_exported(job, form)
-    what = "libcn2, ONNX Runtime CUDA"
+    what = "libcn2, ONNX Runtime"
     yield from picture_rows(job, exported, exported.manifest, exported.path, "native", what)
 
 
@@ -77,7 +78,7 @@ def picture_rows(
         for batch in job.batches:
             yield {**row_of(runner, job, batch, []), **exported.facts}
         return
-    opened = open_backend(path, backend, "cuda")
+    opened = open_backend(path, backend, job.device)
     assert isinstance(opened, PictureBackend)
     runner = PictureRunner(opened, exported, manifest, what)
     yield from measure(runner, job, exported.pictures, manifest, **exported.facts)

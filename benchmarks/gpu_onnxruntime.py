@@ -26,9 +26,10 @@ class OnnxRuntimeRunner:
     def __init__(self, backend: OnnxRuntimeBackend | None, form: str, exported: Exported) -> None:
         kernels = backend is not None and backend.fused
         way = {"standard": "standard"}.get(form, "kernels" if kernels else "bodies")
-        self.implementation = f"ONNX Runtime CUDA, {way}"
+        self.implementation = f"ONNX Runtime, {way}"
         self.precision = exported.manifest.precision
         self.manifest, self.backend = exported.manifest, backend
+        self.device = "cpu" if backend is not None and backend.device == "cpu" else "cuda"
         self.pictures: Sequence[PlacedPicture] = []
 
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
@@ -38,7 +39,7 @@ class OnnxRuntimeRunner:
         self.pictures = pictures
         self.binding = self._session().io_binding()
         for name, value in (("images", canvases), ("image_sizes", sizes)):
-            held = ort.OrtValue.ortvalue_from_numpy(value, "cuda", 0)
+            held = ort.OrtValue.ortvalue_from_numpy(value, self.device, 0)
             self.binding.bind_ortvalue_input(name, held)
         self.binding.bind_cpu_input("score_threshold", np.array(threshold, np.float32))
         for name in OUTPUTS:
@@ -60,7 +61,7 @@ class OnnxRuntimeRunner:
 def run_onnxruntime(job: Job) -> Iterator[Row]:
     """Rows of each form."""
     if not job.dry_run:
-        answer = run_probe("onnxruntime", "cuda")
+        answer = run_probe("onnxruntime", job.device)
         if not answer["works"]:
             yield skip(f"{job.preset}, ONNX Runtime", f"{answer['reason']}; {answer['fix']}")
             return
@@ -76,7 +77,7 @@ def form_rows(job: Job, form: str) -> Iterator[Row]:
         for batch in job.batches:
             yield {**row_of(runner, job, batch, []), **exported.facts}
         return
-    backend = OnnxRuntimeBackend.open(exported.path, device="cuda")
+    backend = OnnxRuntimeBackend.open(exported.path, device=job.device)
     runner = OnnxRuntimeRunner(backend, form, exported)
     yield from measure(runner, job, exported.pictures, exported.manifest, **exported.facts)
     backend.close()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_job import Job, Row, skip
 
 STEP = Path(__file__).resolve().parent / "gpu_step.py"
+ROOT = STEP.parent.parent
+BUILD = ROOT / "build" / "cuda"
 FORMS = ("standard", "fused", "fp16")
 LIMITS_S = {  # of one step; the suite's own limit cuts them, too
     "compile": 240,
@@ -28,7 +32,6 @@ LIMITS_S = {  # of one step; the suite's own limit cuts them, too
 }
 ON_CPU = ("compile", "export")  # side by side; the others one after the other
 ON_GPU = ("torch", "onnxruntime", "libcn2", "tensorrt")
-KILLED = -9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,12 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
     words = [*(command or (sys.executable, str(STEP))), *job.words()]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as rows:
         process = subprocess.Popen(
-            words, stdout=rows, stderr=said, start_new_session=True, cwd=STEP.parent.parent
+            words,
+            stdout=rows,
+            stderr=said,
+            start_new_session=True,
+            cwd=ROOT,
+            env=os.environ | library_folder(),
         )
         try:
             status = process.wait(limit_s)
@@ -119,12 +127,16 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
     yield {"kind": "step", "step": job.name, "seconds": seconds, "ended": ended}
 
 
+def library_folder() -> dict[str, str]:
+    """Where the steps find the native libraries: what `compile` has built, if it has built all."""
+    is_whole = (BUILD / "libcn2.so").is_file()
+    return {"CN2_LIBRARY_DIR": str(BUILD)} if is_whole else {}
+
+
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """End a step and all that it has started."""
-    try:
-        os.killpg(process.pid, -KILLED)
-    except ProcessLookupError:
-        pass  # all are gone
+    with suppress(ProcessLookupError):  # all are gone
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

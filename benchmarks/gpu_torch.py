@@ -107,6 +107,9 @@ def run_torch(job: Job) -> Iterator[Row]:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for make, precision, layout in variants:
         what = f"{job.preset}, torch {'graph ' + layout if layout else 'eager'}, {precision}"
+        if layout and job.device == "cpu":
+            yield skip(what, "there are no CUDA graphs on the CPU")
+            continue
         work = dry_rows if job.dry_run else variant_rows
         yield from attempt(what, partial(work, job, exported, make, precision, layout))
 
@@ -117,7 +120,7 @@ def variant_rows(
     """Measured rows of one variant."""
     facts = {**exported.facts, "ops": "torch", "layout": layout or "NCHW", "tf32": False}
     if not layout:
-        runner = TorchRunner(make(), exported.manifest, precision, "cuda")
+        runner = TorchRunner(make(), exported.manifest, precision, job.device)
         yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
         return
     with our_kernels(Launchers(LIBRARY)):

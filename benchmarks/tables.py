@@ -6,7 +6,8 @@
 Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL ... --json`) the
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
 zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py) and
-fused.json (fused.py).
+fused.json (fused.py). docs/precision.md: fp16.json (fp16.py). docs/kernels.md: native_build.json
+(native_build.py).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fp16_tables import fp16_ap_table, fp16_share_table, group_norm_text
 from fused_tables import fused_table
 from libcn2_tables import libcn2_rows
+from native_build_table import native_build_table
 from operator_tables import operator_table
 from zoo_tables import resize_table, zoo_table
 
@@ -44,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.readme: {"presets": preset_table, "results": result_table},
         options.zoo: {"zoo": zoo_table, "resize": resize_table},
         options.operators: {"operators": operator_table, "fused": fused_table},
+        options.precision: {
+            "fp16-ap": fp16_ap_table,
+            "fp16-shares": fp16_share_table,
+            "group-norm": group_norm_text,
+        },
+        options.kernels: {"native-build": native_build_table},
     }
     try:
         stale = [page for page in tables if refresh(page, tables[page], options)]
@@ -75,6 +84,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--zoo", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--operators", type=Path, default=ROOT / "docs" / "operators.md")
+    parser.add_argument("--precision", type=Path, default=ROOT / "docs" / "precision.md")
+    parser.add_argument("--kernels", type=Path, default=ROOT / "docs" / "kernels.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
 

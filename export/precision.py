@@ -20,8 +20,6 @@ from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.necks.bifpn import FusionNode
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
-# Of a first stage's head what it predicts.
-OUTPUTS = ("heatmap", "class_heatmaps", "logits", "regression", "centerness")
 
 
 class PrecisionError(Cn2Error):
@@ -43,20 +41,22 @@ def lower(model: AnyDetector) -> AnyDetector:
     lowered.preprocess = _HalfPictures.of(model.preprocess)
     _lower(lowered.backbone)
     _lower(lowered.neck)
-    head: nn.Module = lowered.first_stage.head
-    for name, part in list(head.named_children()):
-        if name in OUTPUTS:
-            setattr(head, name, _InFp32(part))
-        else:
-            _lower(part)
+    _lower_head(lowered.first_stage.head)
     if isinstance(lowered, TwoStageDetector):
         for stage in lowered.second_stage.stages:
-            for name, part in list(stage.named_children()):
-                if isinstance(part, nn.Linear):
-                    setattr(stage, name, _Pointwise(part))
-                else:
-                    _lower(part)
+            _lower_head(stage)
     return lowered
+
+
+def _lower_head(head: nn.Module) -> None:
+    """Lower towers and lists of layers; a layer by itself gives what the head predicts."""
+    for name, part in list(head.named_children()):
+        if isinstance(part, nn.Conv2d):
+            setattr(head, name, _InFp32(part))
+        elif isinstance(part, nn.Linear):
+            setattr(head, name, _Pointwise(part))
+        else:
+            _lower(part)
 
 
 def fold_norms(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from .doctor import backends_for, backends_text, fused_operators, operators_text
 from .errors import ModelFormatError
 from .info_engine import engine_facts, inspect_engine
 from .info_facts import canvas_text, classes_text, input_facts, origin_facts, output_facts
-from .manifest import Manifest, manifest_from_metadata
+from .manifest import manifest_from_metadata
 from .onnx_summary import summarize_onnx
 from .reports import TEXT_WIDTH
 
@@ -57,18 +57,7 @@ def _inspect_onnx(path: Path) -> dict[str, Any]:
     except (TornError, ValueError, StopIteration) as error:
         raise ModelFormatError(f"{path}: its graph cannot be read ({error})") from error
     found = {"manifest": asdict(manifest), "graph": asdict(graph)}
-    return found | ({"fused_operators": _kernels_for(manifest)} if manifest.ops == "fused" else {})
-
-
-def _kernels_for(manifest: Manifest) -> dict[str, Any]:
-    """Whether ONNX Runtime runs a file's fused operators by our kernels here."""
-    if manifest.precision == "fp32":
-        return fused_operators()
-    return {
-        "works": False,
-        "reason": "the CPU's kernels take fp32 features",
-        "fix": "cn2 build makes an engine, whose kernels take fp16",
-    }
+    return found | ({"fused_operators": fused_operators()} if manifest.ops == "fused" else {})
 
 
 def _inspect_checkpoint(path: Path) -> dict[str, Any]:

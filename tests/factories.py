@@ -70,13 +70,14 @@ def shrunk(config: Config) -> Config:
     first = {"test_filter": keep, "train_filter": replace(keep, post_nms=24)}
     if hasattr(model.first_stage, "norm_groups"):
         first["norm_groups"] = 2
+    neck = {"channels": 8, **({"norm_groups": 2} if hasattr(model.neck, "norm_groups") else {})}
     second = model.second_stage
     if second is not None:
         second = replace(second, fc_channels=(16, 16), canonical_size=64.0, rois_per_image=16)
     model = replace(
         model,
         backbone=tiny.model.backbone,
-        neck=replace(model.neck, channels=8),
+        neck=replace(model.neck, **neck),
         first_stage=replace(model.first_stage, **first),
         second_stage=second,
     )

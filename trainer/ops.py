@@ -220,7 +220,7 @@ def pyramid_roi_align(
     pictures = torch.arange(batch, device=rois.device, dtype=rois.dtype).repeat_interleave(count)
     indexed = torch.cat([pictures[:, None], rois.reshape(-1, 4)], dim=1)  # (B * K, 5)
     pooled = pool_levels(
-        features,
+        [level.float() for level in features],  # half precision would round the boxes
         indexed,
         strides=strides,
         canonical_level=canonical_level,
@@ -228,7 +228,7 @@ def pyramid_roi_align(
         output_size=output_size,
         sampling_ratio=sampling_ratio,
     )
-    return pooled.reshape(batch, count, *pooled.shape[1:])
+    return pooled.to(features[0].dtype).reshape(batch, count, *pooled.shape[1:])
 
 
 @pyramid_roi_align.register_fake

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import DevicePicture
+from ..arrays import LEGACY_STREAM, DevicePicture
 from ..detections import Detections
 from ..engine_file import read_sidecar
 from ..errors import BackendUnavailableError
@@ -173,6 +173,8 @@ class NativeBackend:
         """Find the objects in whole pictures; see `PictureBackend.detect`."""
         self._contexts.check_open()
         options = self._options(score_threshold)
+        if self.device != "cpu" and any(isinstance(one, DevicePicture) for one in pictures):
+            options.cuda_stream = LEGACY_STREAM  # which those who wrote them are in step with
         pairs = [image_of(picture, self.device) for picture in pictures]  # they hold the pixels
         images = (libcn2.Image * len(pairs))(*(image for image, _ in pairs))
         capacity = self.manifest.detections

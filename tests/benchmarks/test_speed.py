@@ -1,4 +1,4 @@
-"""benchmarks/fps.py, gpu.py and tables.py: rows, skips with reasons, tables that are not stale."""
+"""benchmarks/fps.py and tables.py: rows, and tables that are not stale."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from command_line import write_grey
 from factories import tiny_config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DRIVERLESS = {"works": False, "reason": "no driver", "fix": "install one"}
 
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    with imported("models", "fps", "gpu", "startup", "tables") as modules:
+    with imported("models", "fps", "startup", "tables") as modules:
         yield modules
 
 
@@ -39,81 +38,6 @@ def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preset of 8 channels under the name r50-fpn, which has a figure in the paper."""
     config = replace(tiny_config(), preset="r50-fpn")
     monkeypatch.setitem(presets.PRESETS, "r50-fpn", lambda: config)
-
-
-@pytest.mark.usefixtures("_tiny_preset", "quick_export")
-def test_gpu_script_measures_and_checks(
-    scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path
-) -> None:
-    """On the CPU, where both backends run."""
-    out = tmp_path / "gpu.json"
-    options = ["--runs", "3", "--warmup", "2", "--batches", "1", "2", "--out", str(out)]
-    scripts["gpu"].main(
-        ["--presets", "r50-fpn", "--device", "cpu", "--images", str(pictures), *options]
-    )
-    document = json.loads(out.read_text())
-    assert document["skipped"] == []
-    assert [(row["model"], row["batch"]) for row in document["rows"]] == [
-        (f"r50-fpn, {backend}", batch) for batch in (1, 2) for backend in ("torch", "onnxruntime")
-    ]
-    for row in document["rows"]:
-        assert (row["runs"], row["weights"], row["paper"]["ms"]) == (3, "random", 57)
-        assert row["latency_ms"]["inference"]["median"] > 0
-    for check in document["checks"]:
-        assert check["pictures"] == 2
-        assert check["unexplained"] == []
-        assert check["largest_box_px"] < 0.05
-    assert document["checks"][0]["detections"] > 0
-
-
-def test_gpu_script_without_a_gpu_says_what_it_skipped(
-    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda *_: DRIVERLESS)
-    scripts["gpu"].main(["--out", str(tmp_path / "gpu.json")])
-    document = json.loads((tmp_path / "gpu.json").read_text())
-    assert document["rows"] == []
-    assert document["skipped"] == [
-        {"what": f"{backend} on cuda, every preset", "reason": "no driver; install one"}
-        for backend in ("torch", "onnxruntime")
-    ]
-
-
-def test_gpu_script_goes_on_after_a_preset_that_fails(
-    scripts: dict[str, ModuleType],
-    pictures: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(preset: str, folder: Path) -> None:
-        raise RuntimeError("CUDA out of memory.\n  Tried to allocate 7 GiB")
-
-    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda *_: {"works": True})
-    monkeypatch.setattr(scripts["gpu"], "make_files", fail)
-    out = tmp_path / "gpu.json"
-    scripts["gpu"].main(
-        ["--presets", "nano", "r50-fpn", "--images", str(pictures), "--out", str(out)]
-    )
-    assert json.loads(out.read_text())["skipped"] == [
-        {"what": preset, "reason": "CUDA out of memory. Tried to allocate 7 GiB"}
-        for preset in ("nano", "r50-fpn")
-    ]
-
-
-def test_gpu_script_dry_run_writes_nothing(
-    scripts: dict[str, ModuleType],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    answers = {"torch": {"works": True}, "onnxruntime": DRIVERLESS}
-    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda backend, _: answers[backend])
-    scripts["gpu"].main(["--dry-run", "--presets", "nano", "--out", str(tmp_path / "gpu.json")])
-    assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().out.splitlines() == [
-        "nano: torch on cuda",
-        "skipped: onnxruntime on cuda, every preset: no driver; install one",
-    ]
 
 
 @pytest.mark.usefixtures("_tiny_preset", "quick_export")
@@ -231,7 +155,13 @@ def test_tables_are_written_once_and_then_checked(
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
     operators = tmp_path / "operators.md"
     operators.write_text(tables.format("operators") + tables.format("fused"))
-    pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--results": results}
+    kernels = tmp_path / "kernels.md"
+    kernels.write_text(tables.format("native-build"))
+    precision = tmp_path / "precision.md"
+    names = ("fp16-ap", "fp16-shares", "group-norm")
+    precision.write_text("".join(tables.format(name) for name in names))
+    pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--kernels": kernels}
+    pages |= {"--precision": precision, "--results": results}
     arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,13 +14,18 @@ from onnx import TensorProto
 from torch import nn
 
 from cn2.export.agreement import Found, match
+from cn2.export.onnx_file import export_onnx
 from cn2.export.precision import PrecisionError, fold_norms, lower
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.runtime.backends.base import RawDetections
+from cn2.runtime.manifest import OperatorForm
+from cn2.trainer.build import build_detector
 from cn2.trainer.deformable import DeformableConv2d
+from cn2.trainer.detector import TwoStageDetector
 from cn2.trainer.layers import FrozenBatchNorm2d
+from cn2.trainer.presets import PRESETS
 from exported import Exported, canvases, export_to, lively_detector
-from factories import tiny_config, tiny_one_stage_config
+from factories import shrunk, tiny_config, tiny_one_stage_config
 from native_libraries import needs_library
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -27,7 +33,10 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 MATCHED, SCORE_ATOL = 0.75, 0.004
 
 
-@pytest.fixture(scope="module", params=["fused", "standard", "one-stage"])
+FORMS = ["fused", pytest.param("standard", marks=pytest.mark.slow), "one-stage"]
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Each form of the tiny detector, and the one without a second stage."""
     if request.param == "fused":
@@ -108,12 +117,12 @@ def test_what_is_lowered(lowered: Exported) -> None:
         assert kinds == [SINGLE, HALF, HALF, HALF, HALF]  # rois, features, pooled features
 
 
+PREDICT = ("heatmap", "regression", "class_logits", "deltas", "head.logits", "centerness")
+
+
 def is_last(weight: str) -> bool:
     """Whether a weight is of a layer that scores or positions are read from."""
-    return (
-        any(word in weight for word in ("heatmap", "regression", "class_logits", "deltas"))
-        and "tower" not in weight
-    )
+    return any(word in weight for word in PREDICT) and "tower" not in weight
 
 
 def test_no_norm_is_left_and_weights_are_stored_in_fp16(lowered: Exported) -> None:
@@ -199,3 +208,69 @@ def test_a_weight_beyond_fp16_is_refused(value: float) -> None:
         model.neck.output[0].weight[0, 0, 0, 0] = value
     with pytest.raises(PrecisionError, match=r"up to 65504, got .* in neck\.output\.0"):
         lower(model)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_lowered(preset: str) -> None:
+    """All weights but those of norms, fusions and the layers that predict; these keep theirs."""
+    model = build_detector(shrunk(PRESETS[preset]())).eval()
+    lowered = lower(model)
+    heads = [lowered.first_stage.head]
+    if isinstance(lowered, TwoStageDetector):
+        heads += lowered.second_stage.stages
+    predicting = [
+        p
+        for head in heads
+        for name, part in head.named_children()
+        for p in part.parameters()
+        if "tower" not in name and name != "layers"
+    ]
+    norms = [p for m in lowered.modules() if isinstance(m, nn.GroupNorm) for p in m.parameters()]
+    whole = {id(p) for p in (*predicting, *norms)}
+    assert predicting
+    for name, parameter in lowered.named_parameters():
+        single = id(parameter) in whole or name.endswith(
+            (".weights", "level_scales", "freq_weight")
+        )
+        assert parameter.dtype == (torch.float32 if single else torch.float16), name
+
+
+# A row for each kind of part: neck and its norm, first stage, deformable tower, second stage.
+KINDS: dict[str, OperatorForm] = {
+    "dla34-bifpn-p3": "fused",
+    "dla34-bifpn-p5": "standard",
+    "x101-dcn-fpn": "fused",
+    "centernet-dla34-s4": "standard",
+    "retinanet-r50-fpn": "fused",
+    "atss-r50-fpn-cascade": "fused",
+    "gfl-r50-fpn-faster": "standard",
+    "faster-rcnn-r50-fpn": "fused",
+    "r50-fpn-lvis-fed": "standard",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", KINDS)
+def test_files_of_all_kinds(preset: str, tmp_path: Path) -> None:
+    """They load, which checks all types, run as themselves and as emulation, and find the same."""
+    config = shrunk(PRESETS[preset]())
+    exported = export_to(tmp_path, lively_detector(config), config, KINDS[preset], "fp16")
+    test_what_is_lowered(exported)
+    images, sizes = canvases(2, 128, 256, seed=1)
+    expected = exported.torch_run(images, sizes, 0.01)
+    for backend in (exported.backend, EmulatedBackend(exported.path)):
+        found = backend.infer(images, sizes, 0.01)
+        for row in range(2):
+            single, half = detections(expected, row), detections(found, row)
+            assert len(single) >= 5
+            assert len(match(single, half)) >= len(single) / 2
+
+
+@pytest.mark.slow
+def test_a_fixed_canvas_and_batch(tmp_path: Path) -> None:
+    config = tiny_config()
+    model, path = lively_detector(config), tmp_path / "fixed.onnx"
+    export_onnx(model, config, path, size=(96, 160), batch=3, ops="fused", precision="fp16")
+    exported = Exported(model=model, config=config, path=path)
+    test_what_is_lowered(exported)
+    test_the_numbers(exported)

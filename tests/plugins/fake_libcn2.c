@@ -188,7 +188,7 @@ CN2_API cn2_status cn2_detect(cn2_context *context, const cn2_image *images, siz
   for (size_t i = 0; i < image_count && status == CN2_OK; ++i)
     status = detect_one(context, &images[i], threshold_of(options), detections + i * capacity,
                         &counts[i]);
-  cn2_timings timings = {sizeof timings, 0.25f, 0.5f, 0.125f};
+  cn2_timings timings = {sizeof timings, 0.25f, 0.5f, 0.125f, 0.0f, 0.0f};
   context->timings = timings;
   __atomic_store_n(&context->busy, 0, __ATOMIC_SEQ_CST);
   return status;

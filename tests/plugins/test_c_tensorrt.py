@@ -5,6 +5,9 @@ The fake TensorRT computes what the tiny ONNX model does, so detections are comp
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from c_library import Model, image
 from cn2.runtime.canvas import CanvasRule
 from fake_backend import make_manifest
+from native_libraries import INCLUDE, ROOT, missing
 from tensorrt_fakes import FIXED_PLAN, FakeGpu
 
 SUMMARY = "show(model.detect([picture(204), picture(50, 32, 48), picture(100)]))\n"
@@ -187,6 +191,26 @@ def test_pointers_that_are_of_no_device_are_refused(gpu10: FakeGpu) -> None:
     first, then = said.splitlines()
     assert first.startswith("1 images[1]: the pointer is not of cuda:0")
     assert then.startswith("[0.9, 0.4]")
+
+
+def test_the_example_runs_engines_as_it_is(gpu10: FakeGpu) -> None:
+    gpu10.write()
+    compiler = shutil.which("cc")
+    if compiler is None:
+        missing("cc: not installed")
+    program, scene = gpu10.folder / "detect", gpu10.folder / "grey.ppm"
+    link = (f"-L{gpu10.libraries}", "-lcn2", f"-Wl,-rpath,{gpu10.libraries}")
+    source = str(ROOT / "examples" / "c" / "detect.c")
+    subprocess.run([compiler, f"-I{INCLUDE}", source, "-o", str(program), *link], check=True)
+    scene.write_bytes(b"P6 96 64 255 " + bytes([204]) * (96 * 64 * 3))
+    done = subprocess.run(
+        [program, gpu10.engine, scene],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **gpu10.environment},
+        timeout=60,
+    )
+    assert done.stdout == "0.900  red  0.0 0.0 96.0 64.0\n0.400  blue  1.0 2.0 11.0 22.0\n"
 
 
 def test_profiles_are_chosen_and_their_limits_told(gpu10: FakeGpu, tiny: Model) -> None:

@@ -162,6 +162,23 @@ def test_device_pictures_reach_c_by_their_pointers(model: Path, kind: Any) -> No
         assert found.image_size == view.shape[:2]
 
 
+def test_device_pictures_are_ready_on_the_default_stream(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[int | None] = []
+    backend = NativeBackend.open(model, device="cuda")
+    detect = backend._library.detect
+
+    def watched(context: Any, images: Any, count: Any, options: Any, *more: Any) -> None:
+        streams.append(options._obj.cuda_stream)
+        detect(context, images, count, options, *more)
+
+    monkeypatch.setattr(backend._library, "detect", watched)
+    for picture_ in (wide(), CudaArray(wide()), DlpackArray(wide())):
+        Detector(backend)(picture_)
+    assert streams == [None, 1, 1]
+
+
 @pytest.mark.parametrize("kind", [CudaArray, DlpackArray])
 def test_device_pictures_and_a_model_on_the_cpu(model: Path, kind: Any) -> None:
     detector = Detector.open(model, backend="native", device="cpu")

@@ -21,10 +21,6 @@ size_t sizes_bytes(int32_t batch) {
   return align(2 * sizeof(int32_t) * static_cast<size_t>(batch));
 }
 
-size_t canvas_bytes(Size canvas) {
-  return 3 * static_cast<size_t>(canvas.height) * static_cast<size_t>(canvas.width);
-}
-
 cn2_tensorrt_shape make_shape(std::initializer_list<int64_t> sides) {
   cn2_tensorrt_shape shape{};
   for (const int64_t side : sides) {
@@ -193,7 +189,7 @@ void TensorrtWork::set_address(const char* tensor, cuda::Pointer address) {
 void TensorrtWork::fill(Slot& slot, const EngineInput& input, cuda::Handle stream) {
   fill_small(slot, input, stream);
   if (input.canvases == nullptr) {
-    fill_from_device(input, stream);
+    preprocessor_->run(input, canvases_.address(), stream);
     return;
   }
   const size_t bytes = static_cast<size_t>(shape_.batch) * canvas_bytes(shape_.canvas);
@@ -211,18 +207,6 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
   cuda::check(
       cuda::driver().upload(small_.address(), slot.small.data(), offset + sizeof(float), stream),
       CN2_INFERENCE_ERROR, "picture sizes to the device");
-}
-
-void TensorrtWork::fill_from_device(const EngineInput& input, cuda::Handle stream) {
-  preprocessor_->run(input.pictures, input.picture_sizes, shape_.canvas, canvases_.address(),
-                     stream);
-  const size_t bytes = canvas_bytes(shape_.canvas);
-  const size_t blank = static_cast<size_t>(shape_.batch) - input.pictures.count;
-  if (blank > 0) {
-    cuda::check(cuda::driver().set(canvases_.address() + input.pictures.count * bytes, 0,
-                                   blank * bytes, stream),
-                CN2_INFERENCE_ERROR, "blank canvases");
-  }
 }
 
 // The first run of a shape as it is, as TensorRT needs one before it can be captured; then, where

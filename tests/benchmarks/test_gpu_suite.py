@@ -1,0 +1,433 @@
+"""benchmarks/gpu.py without a GPU: steps, limits, verdicts; on the CPU what can be run there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark_scripts import imported
+from cn2.runtime.detections import Detections
+from cn2.trainer import presets
+from command_line import write_grey
+from factories import tiny_config
+
+Capture = pytest.CaptureFixture[str]
+NAMES = (
+    *("gpu", "gpu_steps", "gpu_step", "gpu_job", "gpu_measure", "gpu_verdicts", "gpu_capture"),
+    *("gpu_export", "gpu_torch", "gpu_onnxruntime", "gpu_libcn2", "gpu_tensorrt", "gpu_kernels"),
+)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[dict[str, ModuleType]]:
+    with imported(*NAMES) as modules:
+        yield modules
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three pictures, two of one size."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, size in {"a.jpg": (64, 96), "b.jpg": (64, 96), "c.jpg": (96, 64)}.items():
+        write_grey(folder / name, size=size)
+    return folder
+
+
+@pytest.fixture
+def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of 8 channels under the name of the one that the targets are about."""
+    monkeypatch.setitem(presets.PRESETS, "dla34-bifpn-p3", tiny_preset)
+
+
+def tiny_preset() -> Any:
+    return replace(tiny_config(), preset="dla34-bifpn-p3")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    scripts: dict[str, ModuleType],
+    pictures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    quick_export: None,
+) -> Path:
+    """The folder of a suite after the exports, of which the fused one has failed."""
+    folder = tmp_path_factory.mktemp("suite")
+    job = scripts["gpu_job"].Job(
+        step="export", preset="dla34-bifpn-p3", folder=folder, images=pictures, device="cpu"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "dla34-bifpn-p3", tiny_preset)
+        for form in ("standard", "fp16"):
+            (row,) = scripts["gpu_export"].export(replace(job, form=form))
+            assert (row["kind"], row["form"]) == ("file", form)
+            assert row["bytes"] > 10_000
+    return folder
+
+
+def do_step(
+    scripts: dict[str, ModuleType], capsys: Capture, step: str, folder: Path, *words: str
+) -> list[dict[str, Any]]:
+    """The rows that a step writes, run in this process."""
+    capsys.readouterr()
+    preset = ["--preset", "dla34-bifpn-p3", "--folder", str(folder), "--runs", "6"]
+    scripts["gpu_step"].main([step, *preset, "--batches", "1", "2", *words])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_steps_measure_and_check(
+    scripts: dict[str, ModuleType], pictures: Path, exported: Path, capsys: Capture
+) -> None:
+    """On the CPU, where torch and ONNX Runtime run what they run on a GPU."""
+    words = ["--images", str(pictures), "--device", "cpu"]
+    rows = do_step(scripts, capsys, "torch", exported, *words)
+    rows += do_step(scripts, capsys, "onnxruntime", exported, *words)
+    skips = [row["reason"] for row in rows if row["kind"] == "skip"]
+    assert skips[:3] == ["there are no CUDA graphs on the CPU"] * 3
+    assert len(skips) == 4
+    assert skips[3].endswith("fused.onnx: cannot be read (No such file or directory)")
+    measured = [row for row in rows if row["kind"] == "row"]
+    ways = [(row["implementation"], row["precision"]) for row in measured if row["batch"] == 1]
+    assert ways == [
+        ("torch eager", "fp32"),
+        ("torch eager", "fp16"),
+        ("ONNX Runtime, standard", "fp32"),
+        ("ONNX Runtime, bodies", "fp16"),
+    ]
+    for row in measured:
+        assert (row["runs"], row["weights"], row["canvas"]) == (6, "random", "64x96")
+        assert row["ms"]["p99"] >= row["ms"]["median"] > 0
+        assert row["images_per_s"] > 0
+    checks = [row["check"] for row in measured if row["batch"] == 1]
+    assert all(check["expected"] > 0 and check["pictures"] == 2 for check in checks)
+    assert [checks[0]["matched"], checks[2]["matched"]] == [1.0, 1.0]
+    verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
+    assert [row["verdict"] for row in verdicts].count("not measured") == 4  # kernels, batch 16
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_dry_steps_do_all_but_run(
+    scripts: dict[str, ModuleType], pictures: Path, exported: Path, capsys: Capture
+) -> None:
+    document = scripts["gpu"].new_document(True)
+    for step, count in (("torch", 10), ("onnxruntime", 4)):
+        rows = do_step(scripts, capsys, step, exported, "--images", str(pictures), "--dry-run")
+        kinds = [row["kind"] for row in rows]
+        assert (kinds.count("row"), len(kinds) - count) == (count, step == "onnxruntime")
+        for row in rows:
+            scripts["gpu"].keep(row, document)
+    assert all(row["ms"] is None and row["runs"] == 0 for row in document["rows"])
+    verdicts = scripts["gpu_verdicts"].find_verdicts(document["rows"], [])
+    assert {row["verdict"] for row in verdicts} == {"not measured"}
+
+
+def test_a_file_that_was_not_exported_is_a_skip(
+    scripts: dict[str, ModuleType], tmp_path: Path, capsys: Capture
+) -> None:
+    (row,) = do_step(scripts, capsys, "torch", tmp_path, "--dry-run")
+    assert row["what"] == "torch, dla34-bifpn-p3"
+    assert row["reason"].endswith("standard.onnx: cannot be read (No such file or directory)")
+
+
+def test_words_of_a_job_are_read_back(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    job_type, read = scripts["gpu_job"].Job, scripts["gpu_job"].read_job
+    for changes in ({}, {"images": tmp_path, "dry_run": True, "form": "fp16", "device": "cpu"}):
+        job = job_type(step="torch", preset="nano", folder=tmp_path, batches=[1, 4], **changes)
+        assert read(job.words()) == job
+
+
+def make_job(scripts: dict[str, ModuleType], folder: Path, step: str = "torch") -> Any:
+    return scripts["gpu_job"].Job(step=step, preset="nano", folder=folder)
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+ROW = 'print(\'{"kind": "row", "n": 1}\', flush=True); '
+
+
+@pytest.mark.parametrize(
+    ("code", "ended", "reason"),
+    [
+        (ROW + "import os; os.abort()", "died with -6", "died with -6; it said nothing"),
+        (ROW + "import time; time.sleep(60)", "stopped after 1 s", "stopped after 1 s; it said"),
+        (ROW + "1 / 0", "died with 1", "died with 1; ZeroDivisionError: division by zero"),
+        (ROW + "print('{\"kind\": ', end='')", "done", None),
+        (ROW + "print('a library says hello')", "done", None),
+    ],
+)
+def test_a_step_that_dies_or_hangs_costs_itself_alone(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    ended: str,
+    reason: str | None,
+) -> None:
+    steps = scripts["gpu_steps"]
+    monkeypatch.setitem(steps.LIMITS_S, "torch", 1 if "sleep" in code else 30)
+    job = make_job(scripts, tmp_path)
+    rows = list(steps.run_step(job, time.monotonic() + 100, python(code)))
+    assert rows[0] == {"kind": "row", "n": 1}
+    assert (rows[-1]["kind"], rows[-1]["ended"]) == ("step", ended)
+    said = [row["reason"] for row in rows if row["kind"] == "skip"]
+    assert len(said) == (reason is not None)
+    assert reason is None or said[0].startswith(reason)
+
+
+def test_what_a_step_started_ends_with_it(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(60)"
+    )
+    monkeypatch.setitem(scripts["gpu_steps"].LIMITS_S, "torch", 2)
+    job, deadline = make_job(scripts, tmp_path), time.monotonic() + 9
+    list(scripts["gpu_steps"].run_step(job, deadline, python(code)))
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    end = time.monotonic() + 10
+    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_after_the_deadline_nothing_is_begun(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    skip, step = scripts["gpu_steps"].run_step(make_job(scripts, tmp_path), time.monotonic() - 1)
+    assert (skip["what"], step["ended"]) == ("torch, nano", "not begun")
+    assert skip["reason"].startswith("the suite's time was up")
+
+
+def test_the_plan_has_every_step_of_every_preset(
+    scripts: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    presets_, limits = scripts["gpu"].PRESETS, scripts["gpu_steps"].LIMITS_S
+    assert set(presets_) == {"dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn", "nano"}
+    plan = scripts["gpu_steps"].make_plan(presets_, list(limits), make_job(scripts, tmp_path))
+    names = [job.name for job in (*plan.side_by_side, *plan.one_by_one)]
+    assert names[0] == "compile"
+    assert len(names) == len(set(names)) == 1 + 3 * 4 + 1 + 4 * 4
+    assert {job.step for job in plan.one_by_one} == set(limits) - {"compile", "export"}
+    assert set(limits) == set(scripts["gpu_step"].STEPS)
+    few = scripts["gpu_steps"].make_plan(["nano"], ["torch"], make_job(scripts, tmp_path))
+    assert ([*few.side_by_side], [job.name for job in few.one_by_one]) == ([], ["torch, nano"])
+    assert scripts["gpu"].LIMIT_S <= 8 * 60
+
+
+def test_without_a_gpu_everything_is_skipped_with_the_reason(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"works": False, "reason": "no driver", "fix": "install one"}
+    monkeypatch.setattr(scripts["gpu"], "run_probe", lambda *_: answer)
+    scripts["gpu"].main(["--out", str(tmp_path / "gpu.json")])
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    assert (document["rows"], document["kernels"], document["dry_run"]) == ([], [], False)
+    assert len(document["skipped"]) == 30
+    assert {skip["reason"] for skip in document["skipped"]} == {"no driver; install one"}
+    assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
+    assert len(document["verdicts"]) == 7
+
+
+def test_a_failure_ends_the_suite_after_writing(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"kind": "card", "gpu": "a GPU", "copy_gb_per_s": 3000.0},
+        {"kind": "failure", "what": "kernels", "reason": "1 kernels: expected"},
+        {"kind": "skip", "what": "x", "reason": "y"},
+    ]
+    monkeypatch.setattr(scripts["gpu"], "run_plan", lambda *_: iter(rows))
+    with pytest.raises(SystemExit, match="1 failures"):
+        scripts["gpu"].main(["--dry-run", "--out", str(tmp_path / "gpu.json")])
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    assert document["copy_gb_per_s"] == 3000
+    assert document["skipped"] == [{"what": "x", "reason": "y"}]
+
+
+def detector_row(implementation: str, precision: str, batch: int, ms: float, **more: Any) -> Any:
+    row = {"preset": "dla34-bifpn-p3", "implementation": implementation, "precision": precision}
+    row |= {"batch": batch, "ms": {"median": ms}, "images_per_s": 1e3 * batch / ms, "check": None}
+    return row | more
+
+
+def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True) -> Any:
+    return {"kernel": kernel, "shape": "s", "batch": 1, "us": us, "torchvision_us": theirs} | {
+        "right": right
+    }
+
+
+def test_verdicts(scripts: dict[str, ModuleType]) -> None:
+    check = {"matched": 0.98, "expected": 50}
+    rows = [
+        detector_row("torch eager", "fp32", 1, 30.0),
+        detector_row("torch eager", "fp16", 1, 25.0),
+        detector_row("graph", "fp16", 1, 1.9, check={"matched": 0.995, "expected": 50}),
+        detector_row("graph", "fp32", 1, 0.1),  # of the wrong precision
+        detector_row("engine", "fp16", 1, 2.4, check=check),
+        detector_row("graph", "fp16", 16, 8.1),
+        detector_row("engine", "fp16", 16, 7.9),
+        detector_row("graph", "fp16", 1, 0.3, preset="nano", check={"matched": 1.0}),
+    ]
+    kernels = [
+        kernel_row("PyramidRoIAlign", 10.0, 40.0),
+        kernel_row("PyramidRoIAlign", 10.0, 29.0),
+        kernel_row("ProposalNMS", 10.0, 50.0),
+        kernel_row("DetectionNMS", 10.0, 50.0, right=False),
+    ]
+    found = scripts["gpu_verdicts"].find_verdicts(rows, kernels)
+    assert [(row["verdict"], row["value"]) for row in found] == [
+        ("reached", 1.9),
+        ("reached", round(25 / 1.9, 2)),
+        ("reached", pytest.approx(16e3 / 7.9)),
+        ("not reached", 2.9),
+        ("reached", 5.0),
+        ("not reached", 5.0),  # fast, and wrong
+        ("not reached", 0.98),
+        ("reached", 1.0),
+    ]
+    assert found[0]["by"] == "implementation graph, precision fp16, batch 1"
+    none = scripts["gpu_verdicts"].find_verdicts([], [])
+    assert {(row["verdict"], row["value"], row["by"]) for row in none} == {
+        ("not measured", None, None)
+    }
+
+
+def detections(boxes: list[list[float]], classes: list[int]) -> Detections:
+    return Detections(
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.linspace(0.9, 0.5, len(classes)).astype(np.float32),
+        class_ids=np.array(classes),
+        image_size=(100, 100),
+        class_names=("a", "b"),
+        dataset_ids=(0, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("boxes", "classes", "count"),
+    [
+        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1], 2),
+        ([[20, 20, 40, 40], [0, 0, 10, 10]], [1, 0], 2),  # in any order
+        ([[0, 0, 10, 9.1], [20, 20, 40, 37]], [0, 1], 1),  # IoU 0.91 and 0.85
+        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], 1),  # another class
+        ([[0, 0, 10, 10], [0, 0, 10, 10]], [0, 0], 1),  # one counterpart each
+        ([], [], 0),
+    ],
+)
+def test_matched_detections(
+    scripts: dict[str, ModuleType], boxes: list[list[float]], classes: list[int], count: int
+) -> None:
+    expected = detections([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])
+    assert scripts["gpu_measure"].count_matched(expected, detections(boxes, classes)) == count
+    assert scripts["gpu_measure"].count_matched(detections([], []), expected) == 0
+
+
+def test_slow_calls_are_made_less_often(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = scripts["gpu_measure"]
+    calls: list[int] = []
+    assert len(measure.time_calls(lambda: calls.append(1), 30)) == 30
+    assert len(calls) == 30 + measure.WARM_UPS
+    monkeypatch.setattr(measure, "LONGEST_S", 0.0)
+    calls.clear()
+    assert len(measure.time_calls(lambda: calls.append(1), 30)) == measure.FEWEST
+    assert len(calls) == measure.FEWEST + 1
+
+
+def test_floors_of_kernels(scripts: dict[str, ModuleType]) -> None:
+    floor = scripts["gpu_kernels"].floor_us
+    row = {"megabytes": 6.7, "gigaflops": 0.0, "shape": "x, fp32"}
+    assert floor(row, None) == pytest.approx(2.0)  # 3350 GB/s
+    assert floor(row, 1000.0) == pytest.approx(6.7)
+    assert floor({**row, "gigaflops": 67.0}, 1000.0) == pytest.approx(1000.0)
+    assert floor({**row, "gigaflops": 67.0, "shape": "x, fp16"}, 1000.0) == pytest.approx(67.745)
+
+
+class Hazardous(torch.nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, images: torch.Tensor, sizes: torch.Tensor, threshold: torch.Tensor) -> Any:
+        x = images.float() * self.weight
+        match self.kind:
+            case "waits":
+                return torch.nonzero(x)
+            case "host":
+                return x.cpu()
+            case "constant":
+                return x + torch.tensor([1.0, 2.0, 3.0]).to(x.device)
+        return x * threshold + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "hazards"),
+    [
+        ("none", []),
+        ("waits", ["aten::nonzero"]),
+        ("host", ["aten::_to_copy"]),
+        ("constant", ["aten::_to_copy"]),
+    ],
+)
+def test_what_a_cuda_graph_cannot_hold_is_found(
+    scripts: dict[str, ModuleType], kind: str, hazards: list[str]
+) -> None:
+    assert scripts["gpu_capture"].find_hazards(Hazardous(kind), 8) == hazards
+
+
+def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
+    from cn2.export.precision import lower
+    from cn2.trainer.build import build_detector
+    from factories import tiny_one_stage_config
+
+    for config in (tiny_config(), tiny_one_stage_config()):
+        model = build_detector(config).eval()
+        for one in (model, lower(model)):
+            assert scripts["gpu_capture"].find_hazards(one, config.input.divisor) == []
+
+
+def test_the_result_in_the_repository_is_whole() -> None:
+    """Measured or skipped: every preset is there with a reason, and no verdict without a value."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu.json"
+    document = json.loads(path.read_text())
+    assert document["dry_run"] is False
+    for row in document["verdicts"]:
+        assert (row["value"] is None) == (row["verdict"] == "not measured")
+    if document["gpu"] is None:
+        assert document["rows"] == []
+        assert all("driver" in skip["reason"] for skip in document["skipped"])
+
+
+@pytest.mark.slow
+def test_the_whole_dry_run(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    """Of the smallest preset: nvcc, exports, engines, captures, the kernels emulated."""
+    out = tmp_path / "dry.json"
+    scripts["gpu"].main(
+        [
+            *("--dry-run", "--presets", "nano", "--workers", "2"),
+            *("--out", str(out), "--folder", str(tmp_path / "files")),
+        ]
+    )
+    document = json.loads(out.read_text())
+    assert {row["ended"] for row in document["steps"]} == {"done"}
+    ways = {row["implementation"] for row in document["rows"]}
+    assert {"torch eager", "torch, our kernels, CUDA graph", "ONNX Runtime, standard"} <= ways
+    assert all(row["right"] for row in document["kernels"])
+    assert all(skip["reason"] for skip in document["skipped"])
+    assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
