@@ -16,7 +16,7 @@ NATIVE := build/native
 CMAKE ?= $(shell command -v cmake || echo $(BIN)/cmake)
 COMPILER := $(strip $(foreach name,c++ g++ clang++,$(shell command -v $(name) 2>/dev/null)))
 NATIVE_FOLDERS := plugins/src plugins/src/* tests/plugins tests/plugins/native \
-	tests/plugins/native/cuda examples/c
+	tests/plugins/native/cuda tests/plugins/native/tensorrt examples/c
 C_FILES = $(wildcard $(foreach kind,h c cpp cu cuh,$(addsuffix /*.$(kind),$(NATIVE_FOLDERS))))
 
 .PHONY: demo native native-if-possible test test-all lint types format clean

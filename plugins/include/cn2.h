@@ -175,8 +175,8 @@ enum {
                     range, as OpenCV's COLOR_YUV2RGB_NV12; width and height are even */
 };
 
-enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized there where an engine
-                                        runs and libcn2_cuda is beside libcn2, else on the host */
+enum { CN2_HOST = 0, CN2_CUDA = 1 }; /* pictures in CUDA memory are resized there where libcn2_cuda
+                                        is beside libcn2, else on the host */
 
 typedef struct cn2_image {
   uint32_t struct_size;

@@ -1,6 +1,7 @@
 // How large a picture is resized, and how large the canvas is that it is placed on.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
@@ -12,6 +13,11 @@ struct Size {
   int32_t width = 0;
   bool operator==(const Size&) const = default;
 };
+
+// Of a canvas of RGB.
+constexpr size_t canvas_bytes(Size canvas) {
+  return 3 * static_cast<size_t>(canvas.height) * static_cast<size_t>(canvas.width);
+}
 
 constexpr int32_t kLongestEdge = 1 << 20;  // of a canvas; what a file says beyond is refused
 

@@ -74,10 +74,6 @@ void check_input(const Manifest& manifest, const EngineInput& input) {
   check_sizes(input);
 }
 
-size_t canvas_bytes(Size canvas) {
-  return static_cast<size_t>(canvas.height) * static_cast<size_t>(canvas.width) * 3;
-}
-
 // Zero what lies right of and below the picture.
 void blank_around(uint8_t* canvas, Size size, Size picture) {
   const size_t pitch = static_cast<size_t>(size.width) * 3;

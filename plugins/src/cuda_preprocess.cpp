@@ -48,11 +48,19 @@ const cn2_cuda_module* find_cuda_module() {
   return found;
 }
 
-void CudaPreprocessor::run(const DevicePictures& pictures, const int32_t* sizes, Size canvas,
-                           cuda::Pointer canvases, cuda::Handle stream) {
+void check_on_device(const Pixels& picture, int device, Name what) {
+  for (const uint8_t* plane : {picture.data, picture.chroma}) {
+    if (plane != nullptr && !cuda::is_on_device(plane, device)) {
+      invalid(what, ": the pointer is not of cuda:", device, ", on which the model runs");
+    }
+  }
+}
+
+void CudaPreprocessor::run(const EngineInput& input, cuda::Pointer canvases, cuda::Handle stream) {
+  const DevicePictures& pictures = input.pictures;
   given_.clear();
   for (size_t i = 0; i < pictures.count; ++i) {
-    given_.push_back(describe(pictures.pixels[i], sizes + 2 * i));
+    given_.push_back(describe(pictures.pixels[i], input.picture_sizes + 2 * i));
   }
   const size_t bytes = module_.workspace_size(given_.data(), given_.size(), pictures.interpolation);
   if (bytes > workspace_.size()) {
@@ -60,10 +68,16 @@ void CudaPreprocessor::run(const DevicePictures& pictures, const int32_t* sizes,
     workspace_.reserve(bytes);
   }
   const int32_t result =
-      module_.preprocess(given_.data(), given_.size(), pictures.interpolation, canvas.height,
-                         canvas.width, reinterpret_cast<void*>(static_cast<uintptr_t>(canvases)),
+      module_.preprocess(given_.data(), given_.size(), pictures.interpolation, input.height,
+                         input.width, reinterpret_cast<void*>(static_cast<uintptr_t>(canvases)),
                          workspace_.pointer(), bytes, stream);
   cuda::check(result, CN2_INFERENCE_ERROR, "pictures in CUDA memory cannot be resized");
+  const size_t canvas = canvas_bytes({input.height, input.width});
+  const size_t blank = static_cast<size_t>(input.batch) - pictures.count;
+  if (blank > 0) {
+    cuda::check(cuda::driver().set(canvases + pictures.count * canvas, 0, blank * canvas, stream),
+                CN2_INFERENCE_ERROR, "blank canvases");
+  }
 }
 
 }  // namespace cn2

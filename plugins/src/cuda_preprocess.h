@@ -13,14 +13,17 @@ namespace cn2 {
 // The module beside libcn2; null: it was not built, and pictures are resized on the host.
 const cn2_cuda_module* find_cuda_module();
 
+// Throws Error (CN2_INVALID_ARGUMENT), naming `what`: the picture is not in the device's memory. The
+// device's context must be current, as for all that follows.
+void check_on_device(const Pixels& picture, int device, Name what);
+
 class CudaPreprocessor {
  public:
   explicit CudaPreprocessor(const cn2_cuda_module& module) : module_(module) {}
 
-  // Write canvases [pictures.count, height, width, 3] at `canvases`, on the stream. The resized
-  // sizes are [count, 2] height, width. Throws Error (CN2_OUT_OF_MEMORY, CN2_INFERENCE_ERROR).
-  void run(const DevicePictures& pictures, const int32_t* sizes, Size canvas,
-           cuda::Pointer canvases, cuda::Handle stream);
+  // Write input.pictures onto canvases [batch, height, width, 3] at `canvases`, on the stream; those
+  // that are left over are blank. Throws Error (CN2_OUT_OF_MEMORY, CN2_INFERENCE_ERROR).
+  void run(const EngineInput& input, cuda::Pointer canvases, cuda::Handle stream);
 
  private:
   const cn2_cuda_module& module_;

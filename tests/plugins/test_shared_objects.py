@@ -12,7 +12,8 @@ import pytest
 from native_libraries import INCLUDE, ROOT, built_library, needs_library
 
 pytestmark = needs_library("cn2")
-NAMES = ("cn2", "cn2_ort_ops", "cn2_trt_plugins")
+MODULES = ("cn2_tensorrt10", "cn2_tensorrt11", "cn2_cuda")
+NAMES = ("cn2", "cn2_ort_ops", "cn2_trt_plugins", *MODULES)
 SYSTEM = {"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0"}
 SYSTEM |= {"librt.so.1", "ld-linux-x86-64.so.2"}
 
@@ -43,6 +44,12 @@ def test_the_operators_library_shows_its_entries_alone() -> None:
 def test_the_plugin_library_shows_its_entries_alone() -> None:
     shown = {"getCreators", "setLoggerFinder", "cn2_operators_version"}
     assert shown_symbols(built_library("cn2_trt_plugins")) == shown
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_libcn2s_modules_show_one_function(name: str) -> None:
+    shown = "cn2_cuda_module_get" if name == "cn2_cuda" else "cn2_tensorrt_module_get"
+    assert shown_symbols(built_library(name)) == {shown}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <span>
 
 #include "contract.h"
 #include "error.h"
 #include "log.h"
+#include "onnxruntime/device.h"
 #include "onnxruntime/graph.h"
 #include "onnxruntime/session.h"
 
@@ -18,6 +20,7 @@ struct Shared {
   OrtParts parts;
   std::string path;
   std::string device;
+  std::optional<int> cuda_device;
   bool takes_threshold;
 };
 
@@ -30,7 +33,16 @@ class OrtRun final : public DirectRun {
         images_(api_.ReleaseValue),
         sizes_(api_.ReleaseValue),
         outputs_{Value(api_.ReleaseValue), Value(api_.ReleaseValue), Value(api_.ReleaseValue),
-                 Value(api_.ReleaseValue)} {}
+                 Value(api_.ReleaseValue)} {
+    if (const cn2_cuda_module* kernels = shared.cuda_device ? find_cuda_module() : nullptr) {
+      device_.emplace(*kernels, *shared.cuda_device);
+    }
+  }
+
+  bool takes_device_pictures() const override { return device_.has_value(); }
+  void check_device_picture(const Pixels& picture, Name what) const override {
+    device_->check(picture, what);
+  }
 
  protected:
   EngineOutput infer(const EngineInput& input) override {
@@ -48,14 +60,17 @@ class OrtRun final : public DirectRun {
   using Value = OrtHandle<OrtValue>;
 
   void run(const EngineInput& input) {
-    bind(images_, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, input.canvases, sizeof(uint8_t),
-         std::array<int64_t, 4>{input.batch, input.height, input.width, 3});
+    const bool on_device = input.canvases == nullptr;
+    const void* canvases = on_device ? device_->fill(input) : input.canvases;
+    bind(images_, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, canvases, sizeof(uint8_t),
+         std::array<int64_t, 4>{input.batch, input.height, input.width, 3},
+         on_device ? shared_.parts.device : shared_.parts.host);
     bind(sizes_, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, input.picture_sizes, sizeof(int32_t),
-         std::array<int64_t, 2>{input.batch, 2});
+         std::array<int64_t, 2>{input.batch, 2}, shared_.parts.host);
     const bool with_threshold = input.score_threshold && shared_.takes_threshold;
     threshold_value_ = input.score_threshold.value_or(0.0F);
     bind(threshold_, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &threshold_value_, sizeof(float),
-         std::array<int64_t, 0>{});
+         std::array<int64_t, 0>{}, shared_.parts.host);
     const std::array<const OrtValue*, 3> inputs = {images_.get(), sizes_.get(), threshold_.get()};
     std::array<OrtValue*, kOutputNames.size()> outputs{};
     OrtStatus* status = api_.Run(shared_.parts.session.get(), shared_.parts.run_options.get(),
@@ -72,16 +87,15 @@ class OrtRun final : public DirectRun {
   // Make a tensor of the caller's memory.
   template <class Shape>
   void bind(Value& value, ONNXTensorElementDataType type, const void* memory, size_t item,
-            const Shape& shape) {
+            const Shape& shape, const OrtHandle<OrtMemoryInfo>& where) {
     size_t bytes = item;
     for (const int64_t side : shape) {
       bytes *= static_cast<size_t>(side);
     }
-    check_ort(
-        api_,
-        api_.CreateTensorWithDataAsOrtValue(shared_.parts.host.get(), const_cast<void*>(memory),
-                                            bytes, shape.data(), shape.size(), type, value.out()),
-        CN2_INFERENCE_ERROR, shared_.path, ": ONNX Runtime takes no tensor");
+    check_ort(api_,
+              api_.CreateTensorWithDataAsOrtValue(where.get(), const_cast<void*>(memory), bytes,
+                                                  shape.data(), shape.size(), type, value.out()),
+              CN2_INFERENCE_ERROR, shared_.path, ": ONNX Runtime takes no tensor");
   }
 
   // D; throws unless the outputs are (B), (B, D, 4), (B, D), (B, D).
@@ -140,6 +154,7 @@ class OrtRun final : public DirectRun {
 
   const Shared& shared_;
   const OrtApi& api_;
+  std::optional<OrtDevice> device_{};  // where libcn2_cuda is and the model runs on CUDA
   float threshold_value_ = 0;
   Value threshold_, images_, sizes_;
   std::array<Value, kOutputNames.size()> outputs_;
@@ -148,7 +163,7 @@ class OrtRun final : public DirectRun {
 class OrtEngine final : public Engine {
  public:
   OrtEngine(Shared shared, const Manifest& manifest, const EngineOptions& options)
-      : shared_(std::move(shared)), manifest_(manifest), cuda_device_(options.cuda_device) {
+      : shared_(std::move(shared)), manifest_(manifest) {
     const bool fused = uses_kernels(manifest, options);
     description_ = text("onnxruntime ", shared_.parts.library.version, " on ", shared_.device, ", ",
                         fused ? "fused" : "standard", " operators");
@@ -159,12 +174,11 @@ class OrtEngine final : public Engine {
   }
   int32_t batch_for(Size, size_t waiting) const override { return any_batch(manifest_, waiting); }
   std::string description() const override { return description_; }
-  std::optional<int> cuda_device() const override { return cuda_device_; }
+  std::optional<int> cuda_device() const override { return shared_.cuda_device; }
 
  private:
   Shared shared_;
   Manifest manifest_;
-  std::optional<int> cuda_device_;
   std::string description_;
 };
 
@@ -176,8 +190,9 @@ std::unique_ptr<Engine> open_onnxruntime_engine(const std::string& path, const M
   check_graph(parts, manifest, path);
   const bool with_threshold = takes_threshold(parts);
   const std::string device = options.cuda_device ? text("cuda:", *options.cuda_device) : "cpu";
-  return std::make_unique<OrtEngine>(Shared{std::move(parts), path, device, with_threshold},
-                                     manifest, options);
+  return std::make_unique<OrtEngine>(
+      Shared{std::move(parts), path, device, options.cuda_device, with_threshold}, manifest,
+      options);
 }
 
 }  // namespace cn2

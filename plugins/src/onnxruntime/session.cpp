@@ -89,6 +89,7 @@ OrtParts::OrtParts(OrtLibrary loaded)
       environment(api.ReleaseEnv),
       session(api.ReleaseSession),
       host(api.ReleaseMemoryInfo),
+      device(api.ReleaseMemoryInfo),
       run_options(api.ReleaseRunOptions) {
   const auto check = [&](OrtStatus* status) {
     check_ort(api, status, CN2_UNAVAILABLE, "ONNX Runtime ", library.version, " at ", library.path,
@@ -114,6 +115,12 @@ OrtParts open_session(const std::string& path, const Manifest& manifest,
                                               parts.session.out());
   if (status != nullptr) {
     refuse(parts, path, options, take_failure(parts.api, status));
+  }
+  if (options.cuda_device) {
+    check_ort(parts.api,
+              parts.api.CreateMemoryInfo("Cuda", OrtDeviceAllocator, *options.cuda_device,
+                                         OrtMemTypeDefault, parts.device.out()),
+              CN2_INTERNAL_ERROR, "ONNX Runtime has no name for CUDA memory");
   }
   return parts;
 }

@@ -16,7 +16,7 @@ struct OrtParts {
   const OrtApi& api;
   OrtHandle<OrtEnv> environment;  // before the session, so that it goes after it
   OrtHandle<OrtSession> session;
-  OrtHandle<OrtMemoryInfo> host;
+  OrtHandle<OrtMemoryInfo> host, device;  // device: none where the model runs on the CPU
   OrtHandle<OrtRunOptions> run_options;
 };
 

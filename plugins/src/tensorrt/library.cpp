@@ -13,7 +13,7 @@
 namespace cn2 {
 namespace {
 
-constexpr int32_t kOldestRtx = 10500;  // getInferLibVersion() of 1.5.0; 1.4 has an interface of its own
+constexpr int32_t kOldestRtx = 10500;  // getInferLibVersion(); 1.4 has an interface of its own
 
 // The names of the library, the likeliest first.
 std::vector<std::string> names(const EngineSidecar& sidecar) {

@@ -41,11 +41,7 @@ uint8_t* TensorrtRun::canvas_memory(size_t slot, size_t bytes) {
 
 void TensorrtRun::check_device_picture(const Pixels& picture, Name what) const {
   const cuda::Current current(shared_.context);
-  for (const uint8_t* plane : {picture.data, picture.chroma}) {
-    if (plane != nullptr && !cuda::is_on_device(plane, shared_.device)) {
-      invalid(what, ": the pointer is not of cuda:", shared_.device, ", on which the model runs");
-    }
-  }
+  check_on_device(picture, shared_.device, what);
 }
 
 void TensorrtRun::begin(size_t slot, const EngineInput& input) {

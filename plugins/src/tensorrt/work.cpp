@@ -21,10 +21,6 @@ size_t sizes_bytes(int32_t batch) {
   return align(2 * sizeof(int32_t) * static_cast<size_t>(batch));
 }
 
-size_t canvas_bytes(Size canvas) {
-  return 3 * static_cast<size_t>(canvas.height) * static_cast<size_t>(canvas.width);
-}
-
 cn2_tensorrt_shape make_shape(std::initializer_list<int64_t> sides) {
   cn2_tensorrt_shape shape{};
   for (const int64_t side : sides) {
@@ -193,7 +189,7 @@ void TensorrtWork::set_address(const char* tensor, cuda::Pointer address) {
 void TensorrtWork::fill(Slot& slot, const EngineInput& input, cuda::Handle stream) {
   fill_small(slot, input, stream);
   if (input.canvases == nullptr) {
-    fill_from_device(input, stream);
+    preprocessor_->run(input, canvases_.address(), stream);
     return;
   }
   const size_t bytes = static_cast<size_t>(shape_.batch) * canvas_bytes(shape_.canvas);
@@ -213,23 +209,10 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
       CN2_INFERENCE_ERROR, "picture sizes to the device");
 }
 
-void TensorrtWork::fill_from_device(const EngineInput& input, cuda::Handle stream) {
-  preprocessor_->run(input.pictures, input.picture_sizes, shape_.canvas, canvases_.address(),
-                     stream);
-  const size_t bytes = canvas_bytes(shape_.canvas);
-  const size_t blank = static_cast<size_t>(shape_.batch) - input.pictures.count;
-  if (blank > 0) {
-    cuda::check(cuda::driver().set(canvases_.address() + input.pictures.count * bytes, 0,
-                                   blank * bytes, stream),
-                CN2_INFERENCE_ERROR, "blank canvases");
-  }
-}
-
 // The first run of a shape as it is, as TensorRT needs one before it can be captured; then, where
 // the model's canvas is fixed, as a graph.
 void TensorrtWork::enqueue(cuda::Handle stream) {
-  const bool again = runs_++ > 0;
-  if (again && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
+  if (runs_ > 0 && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
     graphs_work_ = capture();
   }
   if (graph_.get() != nullptr) {
@@ -239,6 +222,7 @@ void TensorrtWork::enqueue(cuda::Handle stream) {
   }
   cn2_tensorrt_why why{};
   check(shared_.module.enqueue(context_, stream, &why), why);
+  ++runs_;
 }
 
 // Whether there is a graph now. It is recorded on a stream of ours, and launched on any.

@@ -57,7 +57,6 @@ class TensorrtWork {
   void reserve_memory(const Shape& shape);
   void fill(Slot& slot, const EngineInput& input, cuda::Handle stream);
   void fill_small(Slot& slot, const EngineInput& input, cuda::Handle stream);
-  void fill_from_device(const EngineInput& input, cuda::Handle stream);
   void enqueue(cuda::Handle stream);
   bool capture();
   void set_address(const char* tensor, cuda::Pointer address);

@@ -1,0 +1,32 @@
+#include "onnxruntime/device.h"
+
+namespace cn2 {
+
+OrtDevice::OrtDevice(const cn2_cuda_module& kernels, int device)
+    : device_(device), context_(device) {
+  const cuda::Current current(context_);
+  buffers_ = std::make_unique<Buffers>(kernels);
+}
+
+OrtDevice::~OrtDevice() {
+  const cuda::Current current(context_);
+  buffers_.reset();
+}
+
+void OrtDevice::check(const Pixels& picture, Name what) const {
+  const cuda::Current current(context_);
+  check_on_device(picture, device_, what);
+}
+
+void* OrtDevice::fill(const EngineInput& input) {
+  const cuda::Current current(context_);
+  const cuda::Handle own = buffers_->stream.get();
+  const cuda::Handle stream = input.cuda_stream != nullptr ? input.cuda_stream : own;
+  cuda::DeviceBuffer& canvases = buffers_->canvases;
+  canvases.reserve(static_cast<size_t>(input.batch) * canvas_bytes({input.height, input.width}));
+  buffers_->preprocessor.run(input, canvases.address(), stream);
+  cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR, "cuda_stream");
+  return canvases.pointer();
+}
+
+}  // namespace cn2
