@@ -250,13 +250,16 @@ def test_a_failure_ends_the_suite_after_writing(
         {"kind": "card", "gpu": "a GPU", "copy_gb_per_s": 3000.0},
         {"kind": "failure", "what": "kernels", "reason": "1 kernels: expected"},
         {"kind": "skip", "what": "x", "reason": "y"},
+        {"kind": "kernel", "error": float("nan"), "more": [float("inf"), 1.5]},
     ]
+    monkeypatch.setattr(scripts["gpu"], "find_verdicts", lambda *_: [])
     monkeypatch.setattr(scripts["gpu"], "run_plan", lambda *_: iter(rows))
     with pytest.raises(SystemExit, match="1 failures"):
         scripts["gpu"].main(["--dry-run", "--out", str(tmp_path / "gpu.json")])
     document = json.loads((tmp_path / "gpu.json").read_text())
     assert document["copy_gb_per_s"] == 3000
     assert document["skipped"] == [{"what": "x", "reason": "y"}]
+    assert document["kernels"] == [{"error": None, "more": [None, 1.5]}]
 
 
 def detector_row(implementation: str, precision: str, batch: int, ms: float, **more: Any) -> Any:
