@@ -73,15 +73,15 @@ def load_engine(library: TensorRT, about: EngineFile, plan: bytes, path: Path) -
         ModelFormatError: its tensors are not those of the contract.
         PluginError: the plugin library does not load.
     """
-    if not _fits(about, library.version):
+    if not about.runs_with(library.version):
         raise BackendUnavailableError(
             f"{path}: expected {about.runtime} {about.version}, which built it, got "
             f"{library.version}; install that version, or build the engine with this one"
         )
     has_plugins = library.load_plugins()
     runtime = library.module.Runtime(library.log)
-    if _is_version_compatible(about):
-        runtime.engine_host_code_allowed = True  # it brings the runtime of its own version
+    if about.is_version_compatible:
+        runtime.engine_host_code_allowed = True  # the version that built it lies in the plan
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         hint = "" if has_plugins else f"; {library.missing_plugins()}"
@@ -91,17 +91,6 @@ def load_engine(library: TensorRT, about: EngineFile, plan: bytes, path: Path) -
         )
     _check_tensors(engine, about, path)
     return LoadedEngine(library, runtime, engine)
-
-
-def _is_version_compatible(about: EngineFile) -> bool:
-    options = about.build.get("options", {})
-    return isinstance(options, dict) and options.get("version_compatible") is True
-
-
-def _fits(about: EngineFile, version: str) -> bool:
-    """Whether a version may run the engine: the one that built it, or one of the same major."""
-    majors = [text.partition(".")[0] for text in (about.version, version)]
-    return version == about.version or (_is_version_compatible(about) and len({*majors}) == 1)
 
 
 def _check_tensors(engine: Any, about: EngineFile, path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
+from cn2.export.precision import lower
 from cn2.export.reference import Reference
 from cn2.export.verify import bundled_pictures, require_agreement, verify
 from cn2.runtime.canvas import CanvasRule
@@ -87,6 +89,30 @@ def test_faster_rcnn(tmp_path: Path) -> None:
     assert len(opened.boxes) == len(opened.scores)  # of each class
     assert len(opened.boxes) % 3 == 0
     assert ((opened.scores > 0).sum(axis=1) <= 1).all()
+
+
+@pytest.mark.parametrize("preset", ["atss-r50-fpn-faster", "gfl-r50-fpn", "faster-rcnn-r50-fpn"])
+def test_heads_are_islands_of_fp16(preset: str) -> None:
+    """Towers in half precision, what they predict in single and much the same."""
+    config = small(preset)
+    model = lively_detector(config)
+    lowered = lower(model)
+    images, sizes = (torch.from_numpy(part) for part in canvases(1, 64, 96, seed=1))
+    with torch.inference_mode():
+        features = lowered.features(images, sizes)
+        output, exact = (
+            lowered.first_stage(features),
+            model.first_stage(model.features(images, sizes)),
+        )
+    assert features[0].dtype == torch.float16
+    assert lowered.first_stage.head.tower[0].weight.dtype == torch.float16
+    for level, wanted in zip(
+        (*output.logits, *output.regressions, *(output.centerness or ())),
+        (*exact.logits, *exact.regressions, *(exact.centerness or ())),
+        strict=True,
+    ):
+        assert level.dtype == torch.float32
+        torch.testing.assert_close(level, wanted, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.slow

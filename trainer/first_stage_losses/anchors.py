@@ -99,17 +99,11 @@ class AnchorLosses:
         """The anchors of one picture, those ignored that are not drawn."""
         rule = self.rule
         boxes = target.boxes.to(anchors)
-        boxes_with_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        matches = match_anchors(
-            anchors, boxes[boxes_with_area], rule.positive_iou, rule.negative_iou
-        )
-        rows = torch.nonzero(boxes_with_area).squeeze(1)
-        objects = rows[matches.objects] if len(rows) else matches.objects
+        matches = match_anchors(anchors, boxes, rule.positive_iou, rule.negative_iou)
         if rule.sampled is None:
-            return AnchorMatches(matches.kinds, objects)
-        return AnchorMatches(
-            draw_anchors(matches.kinds, rule.sampled, rule.positive_fraction, target.seed), objects
-        )
+            return matches
+        drawn = draw_anchors(matches.kinds, rule.sampled, rule.positive_fraction, target.seed)
+        return matches._replace(kinds=drawn)
 
     def _classification(self, logits: Tensor, wanted: Tensor) -> Tensor:
         if self.rule.focal is None:

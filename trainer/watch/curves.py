@@ -63,8 +63,9 @@ def read_curves(rows: list[dict[str, Any]]) -> Curves:
     train = {row["step"]: row for row in rows if row["kind"] == "train"}
     scored = {row["step"]: row for row in rows if row["kind"] == "validation" and "step" in row}
     losses = {step: group_losses(row["losses"]) for step, row in train.items() if row["losses"]}
+    kinds = list(dict.fromkeys(kind for groups in losses.values() for kind in groups))
     return Curves(
-        losses=_curves(losses, ["loss", "heatmap", "regression", "class", "box"]),
+        losses=_curves(losses, kinds),
         rate=_curves(train, ["learning_rate"]),
         scores=_curves(scored, ["AP", "AP50"]),
     )
