@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     cuda = CudaKernels(options.library or find_library(options.dry_run))
     cuda.set_repeats(0 if options.dry_run else options.repeats)
-    cpu = Kernels(BUILD / "libcn2_kernels.so")
+    cpu = Kernels(options.cpu_library)
     for batch in options.batches:
         for row in run_all(cuda, cpu, batch, options.dry_run):
             print(describe(row), flush=True)
@@ -81,6 +81,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--repeats", type=int, default=100, help="timed graphs of ten launches")
     parser.add_argument("--library", type=Path, help="default: build it, for this GPU")
+    parser.add_argument("--cpu-library", type=Path, default=BUILD / "libcn2_kernels.so")
     parser.add_argument("--out", type=Path, default=RESULTS / "cuda_kernels.json")
     parser.add_argument("--dry-run", action="store_true", help="emulated, small, not timed")
     return parser.parse_args(arguments)

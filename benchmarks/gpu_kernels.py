@@ -23,6 +23,7 @@ def check_kernels(job: Job) -> Iterator[Row]:
         words.append("--dry-run")
     else:
         words += ["--library", str(LIBRARY)]
+        words += ["--cpu-library", str(LIBRARY.with_name("libcn2_kernels.so"))]
     failed: str | None = None
     try:
         cuda_kernels.main(words)

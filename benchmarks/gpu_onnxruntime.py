@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from cn2.runtime.backends.base import RawDetections
-from cn2.runtime.backends.onnxruntime import OUTPUTS, OnnxRuntimeBackend
+from cn2.runtime.backends.onnxruntime import INPUTS, OUTPUTS, OnnxRuntimeBackend
 from cn2.runtime.detections import Detections
 from cn2.runtime.doctor import run_probe
 from cn2.runtime.preprocess import PlacedPicture
@@ -35,27 +33,31 @@ class OnnxRuntimeRunner:
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
         import onnxruntime as ort  # type: ignore[import-untyped]
 
-        canvases, sizes = stacked(pictures)
-        self.pictures = pictures
+        self.pictures, self.inputs, self.threshold = pictures, stacked(pictures), threshold
+        self.binding = None
+        if threshold != self.manifest.score_threshold:
+            return  # ONNX Runtime does not bind an input that has a default
         self.binding = self._session().io_binding()
-        for name, value in (("images", canvases), ("image_sizes", sizes)):
+        for name, value in zip(INPUTS, self.inputs, strict=True):
             held = ort.OrtValue.ortvalue_from_numpy(value, self.device, 0)
             self.binding.bind_ortvalue_input(name, held)
-        self.binding.bind_cpu_input("score_threshold", np.array(threshold, np.float32))
         for name in OUTPUTS:
             self.binding.bind_output(name, "cpu")
 
     def run(self) -> RawDetections:
+        if self.binding is None:
+            assert self.backend is not None
+            return self.backend.infer(*self.inputs, self.threshold)
         self._session().run_with_iobinding(self.binding)
         outputs = dict(zip(OUTPUTS, self.binding.copy_outputs_to_cpu(), strict=True))
         return RawDetections(**outputs)
 
+    def found(self, answer: RawDetections) -> list[Detections]:
+        return in_pictures(answer, self.pictures, self.manifest)
+
     def _session(self) -> Any:
         assert self.backend is not None
         return self.backend._session
-
-    def found(self, answer: RawDetections) -> list[Detections]:
-        return in_pictures(answer, self.pictures, self.manifest)
 
 
 def run_onnxruntime(job: Job) -> Iterator[Row]:

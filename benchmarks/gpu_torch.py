@@ -98,9 +98,9 @@ def run_torch(job: Job) -> Iterator[Row]:
     variants: list[tuple[Callable[[], AnyDetector], str, str]] = [
         (lambda: copy.deepcopy(model), "fp32", ""),
         (halves, "fp16", ""),
-        (lambda: folded(model), "fp32", "NCHW"),
-        (halves, "fp16", "NCHW"),
         (lambda: channels_last(halves()), "fp16", "NHWC"),
+        (halves, "fp16", "NCHW"),
+        (lambda: folded(model), "fp32", "NCHW"),
     ]
     if not job.dry_run:
         torch.backends.cudnn.benchmark = True  # the canvas stays

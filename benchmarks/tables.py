@@ -7,7 +7,7 @@ Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL .
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
 zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py) and
 fused.json (fused.py). docs/precision.md: fp16.json (fp16.py). docs/kernels.md: native_build.json
-(native_build.py).
+(native_build.py). docs/engines.md: engines.json (engines.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine_tables import engine_table
 from fp16_tables import fp16_ap_table, fp16_share_table, group_norm_text
 from fused_tables import fused_table
 from libcn2_tables import libcn2_rows
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.readme: {"presets": preset_table, "results": result_table},
         options.zoo: {"zoo": zoo_table, "resize": resize_table},
         options.operators: {"operators": operator_table, "fused": fused_table},
+        options.engines: {"engines": engine_table},
         options.precision: {
             "fp16-ap": fp16_ap_table,
             "fp16-shares": fp16_share_table,
@@ -84,6 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--zoo", type=Path, default=ROOT / "docs" / "zoo.md")
     parser.add_argument("--operators", type=Path, default=ROOT / "docs" / "operators.md")
+    parser.add_argument("--engines", type=Path, default=ROOT / "docs" / "engines.md")
     parser.add_argument("--precision", type=Path, default=ROOT / "docs" / "precision.md")
     parser.add_argument("--kernels", type=Path, default=ROOT / "docs" / "kernels.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")

@@ -71,6 +71,23 @@ class EngineFile:
                 f"{self.precision!r:.80}"
             )
 
+    def runs_with(self, version: str) -> bool:
+        """Whether that version of the runtime may run it.
+
+        The one that built it may, and of an engine built with --version-compatible newer ones of
+        the same major.
+        """
+        if not self.is_version_compatible:
+            return version == self.version
+        built, here = _numbers(self.version), _numbers(version)
+        return built[:1] == here[:1] and built <= here
+
+    @property
+    def is_version_compatible(self) -> bool:
+        """Whether it was built with --version-compatible: then it brings code of its own."""
+        options = self.build.get("options")
+        return isinstance(options, dict) and options.get("version_compatible") is True
+
     def profile_for(self, batch: int, height: int, width: int) -> int | None:
         """The first profile that takes inputs of this size; None: there is none."""
         found = (n for n, p in enumerate(self.profiles) if p.takes(batch, height, width))
@@ -79,6 +96,10 @@ class EngineFile:
     def to_json(self) -> str:
         """The text of the JSON file."""
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def sidecar_path(path: Path) -> Path:

@@ -32,9 +32,20 @@ def engine_facts(report: dict[str, Any]) -> dict[str, str]:
         + (f" (built on {engine['device']})" if engine["device"] else ""),
         **profiles,
         **output_facts(manifest),
+        **_work(engine["build"].get("audit")),
         "sha256": engine["sha256"],
         **origin_facts(manifest),
     }
+
+
+def _work(audit: Any) -> dict[str, str]:
+    """What the multiply-adds are done in, as cn2 build counted them; nothing if it did not."""
+    sums = audit.get("multiply_adds") if isinstance(audit, dict) else None
+    if not isinstance(sums, dict) or not all(type(count) is int for count in sums.values()):
+        return {}
+    total = max(1, sum(sums.values()))
+    shares = ", ".join(f"{count / total:.1%} {name}" for name, count in sorted(sums.items()))
+    return {"work": f"{total / 1e9:.3g} G multiply-adds a run of the best size: {shares}"}
 
 
 def _profile(profile: dict[str, Any]) -> str:

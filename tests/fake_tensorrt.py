@@ -76,12 +76,15 @@ class FakeTensorRT:
         self.cuda = cuda
         self.contexts = 0
         self.libraries: list[str] = []
+        self.namespaces = [""]  # of the plugins that it knows
         self.loads_libraries = True
         self.refuses = ""  # a method of a context that returns False
         self.logger: Any = None
+        self.runtime: Any = None  # the last one
 
     def get_plugin_registry(self) -> Any:
-        return SimpleNamespace(load_library=self._load_library)
+        known = [SimpleNamespace(plugin_namespace=name) for name in self.namespaces]
+        return SimpleNamespace(load_library=self._load_library, all_creators=known)
 
     def _load_library(self, path: str) -> Any:
         self.libraries.append(path)
@@ -92,7 +95,10 @@ class FakeTensorRT:
     def Runtime(self, logger: Any) -> Any:
         assert logger.is_ready
         self.logger = logger
-        return SimpleNamespace(deserialize_cuda_engine=lambda plan: self._load(plan, logger))
+        self.runtime = SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: self._load(plan, logger)
+        )
+        return self.runtime
 
     def _load(self, plan: bytes, logger: Any) -> FakeEngine | None:
         logger.log(Severity.WARNING, "a warning")

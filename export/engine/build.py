@@ -17,7 +17,7 @@ from cn2.runtime.errors import BuildError
 from .audit import Audit, audit_network, require_precision
 from .config import make_config
 from .files import current_engine, place_engine
-from .gpu import Gpu, current_gpu
+from .gpu import Gpu, gpu_to_build_on
 from .inspector import audit_engine, require_built_precision
 from .library import Library
 from .model import EngineModel
@@ -65,7 +65,7 @@ def build_engine(
         ValueError: a target that the library does not know.
     """
     check_targets(options.targets, library.targets or options.targets)
-    gpu = current_gpu() if options.runtime == "tensorrt" else None
+    gpu = gpu_to_build_on() if options.runtime == "tensorrt" else None
     key = engine_key(library, model, options, gpu)
     found = None if rebuild else current_engine(out, key)
     if found is not None:

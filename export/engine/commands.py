@@ -145,7 +145,7 @@ def _build(
 ) -> None:
     from .build import build_engine
     from .files import write_whole
-    from .gpu import current_gpu
+    from .gpu import gpu_to_build_on
     from .library import open_library
     from .progress import run_stoppable, shown_bars
     from .timing_cache import default_timing_cache
@@ -153,7 +153,7 @@ def _build(
 
     library = open_library(options.runtime)
     if options.runtime == "tensorrt" and timing_cache is None:
-        timing_cache = default_timing_cache(library, current_gpu())
+        timing_cache = default_timing_cache(library, gpu_to_build_on())
     with shown_bars() as bars:
         built = run_stoppable(
             lambda stop: build_engine(
@@ -210,5 +210,6 @@ def _print_summary(out: Path, built: Built, line: str, *, is_exact: bool) -> Non
 def _precision_text(precision: str, audit: dict[str, Any]) -> str:
     sums = audit["multiply_adds"]
     total = max(1, sum(sums.values()))
+    work = f"{total / 1e9:.2f} G" if total >= 1e9 else f"{total / 1e6:.2f} M"
     shares = ", ".join(f"{count / total:.1%} in {name}" for name, count in sorted(sums.items()))
-    return f"{precision}: of {total / 1e9:.2f} G multiply-adds {shares}"
+    return f"{precision}: of {work} multiply-adds {shares}"

@@ -17,6 +17,21 @@ class Gpu:
     target: str  # its compute capability, as "sm_86"
 
 
+def gpu_to_build_on() -> Gpu:
+    """The current CUDA device, for a library that measures on it.
+
+    Raises:
+        BackendUnavailableError: as `current_gpu`.
+    """
+    try:
+        return current_gpu()
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(
+            f"tensorrt builds on the GPU that is to run the engine; {error}; build there, or take "
+            f"--runtime tensorrt-rtx, which needs none"
+        ) from error
+
+
 def current_gpu() -> Gpu:
     """The current CUDA device.
 

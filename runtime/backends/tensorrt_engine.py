@@ -73,13 +73,15 @@ def load_engine(library: TensorRT, about: EngineFile, plan: bytes, path: Path) -
         ModelFormatError: its tensors are not those of the contract.
         PluginError: the plugin library does not load.
     """
-    if library.version != about.version:
+    if not about.runs_with(library.version):
         raise BackendUnavailableError(
             f"{path}: expected {about.runtime} {about.version}, which built it, got "
             f"{library.version}; install that version, or build the engine with this one"
         )
     has_plugins = library.load_plugins()
     runtime = library.module.Runtime(library.log)
+    if about.is_version_compatible:
+        runtime.engine_host_code_allowed = True  # the version that built it lies in the plan
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         hint = "" if has_plugins else f"; {library.missing_plugins()}"

@@ -15,7 +15,7 @@ from .ort_operators import BROKEN_FIX, GET_IT
 logger = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # of each runtime
-PLUGINS = "cn2_trt_plugins"
+PLUGINS, NAMESPACE = "cn2_trt_plugins", "cn2"
 
 
 class TensorRT:
@@ -53,12 +53,17 @@ class TensorRT:
         path = library_path(PLUGINS)
         if path is None:
             return False
-        if _load_once(self, str(path)) is None:
+        if not self._knows_plugins() and _load_once(self, str(path)) is None:
             raise PluginError(
                 f"{path}: {self.runtime} {self.version} cannot load it ({self.take_error()}); "
                 f"{BROKEN_FIX}"
             )
         return True
+
+    def _knows_plugins(self) -> bool:
+        """Whether somebody has loaded them, `cn2 build` in the same process."""
+        creators = self.module.get_plugin_registry().all_creators
+        return any(one.plugin_namespace == NAMESPACE for one in creators)
 
     @staticmethod
     def missing_plugins() -> str:

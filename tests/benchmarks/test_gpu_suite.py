@@ -20,6 +20,8 @@ from cn2.runtime.detections import Detections
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
+from fake_backend import make_manifest
+from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
 NAMES = (
@@ -55,22 +57,20 @@ def tiny_preset() -> Any:
 
 @pytest.fixture(scope="module")
 def exported(
-    scripts: dict[str, ModuleType],
-    pictures: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    quick_export: None,
+    scripts: dict[str, ModuleType], pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a suite after the exports, of which the fused one has failed."""
+    """The folder of a suite after its exports, of which the fused one has failed.
+
+    The files are no exports, which take long: they find the whole picture and one more box.
+    """
     folder = tmp_path_factory.mktemp("suite")
     job = scripts["gpu_job"].Job(
         step="export", preset="dla34-bifpn-p3", folder=folder, images=pictures, device="cpu"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "dla34-bifpn-p3", tiny_preset)
-        for form in ("standard", "fp16"):
-            (row,) = scripts["gpu_export"].export(replace(job, form=form))
-            assert (row["kind"], row["form"]) == ("file", form)
-            assert row["bytes"] > 10_000
+    job.file("").mkdir()
+    write_tiny_onnx(job.file("standard.onnx"))
+    write_tiny_onnx(job.file("fp16.onnx"), make_manifest(precision="fp16", ops="fused"))
+    scripts["gpu_export"].write_cpu_detections(job)
     return folder
 
 
@@ -109,8 +109,9 @@ def test_steps_measure_and_check(
         assert row["ms"]["p99"] >= row["ms"]["median"] > 0
         assert row["images_per_s"] > 0
     checks = [row["check"] for row in measured if row["batch"] == 1]
-    assert all(check["expected"] > 0 and check["pictures"] == 2 for check in checks)
-    assert [checks[0]["matched"], checks[2]["matched"]] == [1.0, 1.0]
+    assert all(check["expected"] == 2 * 2 and check["pictures"] == 2 for check in checks)
+    assert [check["matched"] for check in checks[2:]] == [1.0, 1.0]
+    assert checks[0]["matched"] < 1  # another model
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
     assert [row["verdict"] for row in verdicts].count("not measured") == 4  # kernels, batch 16
 
@@ -412,6 +413,26 @@ def test_the_result_in_the_repository_is_whole() -> None:
     if document["gpu"] is None:
         assert document["rows"] == []
         assert all("driver" in skip["reason"] for skip in document["skipped"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_tiny_preset", "quick_export")
+def test_exports_are_found_again(
+    scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Real exports: torch in fp32 finds all that ONNX Runtime does, in fp16 most of it."""
+    words = ["--images", str(pictures), "--device", "cpu"]
+    for form in ("standard", "fused", "fp16"):
+        (row,) = do_step(scripts, capsys, "export", tmp_path, "--form", form, *words)
+        assert (row["kind"], row["form"]) == ("file", form)
+        assert row["bytes"] > 10_000
+    rows = do_step(scripts, capsys, "torch", tmp_path, *words)
+    rows += do_step(scripts, capsys, "onnxruntime", tmp_path, *words)
+    checked = [row for row in rows if row["kind"] == "row" and row["check"]]
+    assert len(checked) == 5
+    for row in checked:
+        assert row["check"]["expected"] > 0
+        assert row["check"]["matched"] == 1 or row["precision"] == "fp16"
 
 
 @pytest.mark.slow

@@ -155,13 +155,15 @@ def test_tables_are_written_once_and_then_checked(
     zoo.write_text(tables.format("zoo") + tables.format("resize"))
     operators = tmp_path / "operators.md"
     operators.write_text(tables.format("operators") + tables.format("fused"))
+    engines = tmp_path / "engines.md"
+    engines.write_text(tables.format("engines"))
     kernels = tmp_path / "kernels.md"
     kernels.write_text(tables.format("native-build"))
     precision = tmp_path / "precision.md"
     names = ("fp16-ap", "fp16-shares", "group-norm")
     precision.write_text("".join(tables.format(name) for name in names))
     pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--kernels": kernels}
-    pages |= {"--precision": precision, "--results": results}
+    pages |= {"--precision": precision, "--engines": engines, "--results": results}
     arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1
@@ -179,6 +181,7 @@ def test_tables_are_written_once_and_then_checked(
     zoo.write_text(zoo.read_text().replace("42.9", "43.0"))
     assert main([*arguments, "--check"]) == 1
     assert "| detector | proposals |" in operators.read_text()
+    assert "| detector | precision | canvas |" in engines.read_text()
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- table:presets -->\n"])

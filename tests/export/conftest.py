@@ -25,6 +25,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
+def tiny_fused(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The tiny detector with fused operators."""
+    config, folder = tiny_config(), tmp_path_factory.mktemp("tiny-fused")
+    return export_to(folder, lively_detector(config), config, "fused")
+
+
+@pytest.fixture(scope="session")
 def tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The tiny detector in fp16, with fused operators."""
     config, folder = tiny_config(), tmp_path_factory.mktemp("fp16")
@@ -43,3 +50,9 @@ def nano(nano_onnx: Path) -> Exported:
     """The preset nano with the bundled weights."""
     model, config, _ = open_checkpoint(CHECKPOINT)
     return Exported(model=model.eval(), config=config, path=nano_onnx)
+
+
+@pytest.fixture(scope="session")
+def nano_fused(nano: Exported, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The same with fused operators."""
+    return export_to(tmp_path_factory.mktemp("nano-fused"), nano.model, nano.config, "fused")

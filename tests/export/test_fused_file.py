@@ -46,12 +46,6 @@ class Fused(Exported):
     """Nodes of domain cn2, by type."""
 
 
-@pytest.fixture(scope="module")
-def nano_fused(nano: Exported, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The bundled detector."""
-    return export_to(tmp_path_factory.mktemp("nano"), nano.model, nano.config, "fused")
-
-
 @pytest.fixture(scope="module", params=[*CONFIGS, "nano"])
 def fused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fused:
     """Each kind of detector in turn."""

@@ -19,6 +19,8 @@ from c_library import (
 )
 from cn2.runtime.errors import ModelFormatError
 from cn2.runtime.manifest import METADATA_KEY, Manifest
+from engine_files import make_engine_file
+from engine_files import write_engine as write_python_engine
 from fake_backend import make_manifest
 from tiny_onnx import write_tiny_onnx
 
@@ -157,6 +159,8 @@ def test_engines_are_checked_before_anything_looks_at_them(
         write_engine(tmp_path, **write)
         path.write_bytes(content[:size])
         refused(library, open_status(library, path, device=b"cpu"), UNAVAILABLE, sound)
+    known = write_python_engine(path, make_engine_file())  # all keys that `cn2 build` writes
+    refused(library, open_status(library, known, device=b"cpu"), UNAVAILABLE, sound)
     for changes, said in (
         ({"sha256": "ab" * 32}, "expected sha256 abab"),
         ({"sha256": None}, "expected a key sha256"),

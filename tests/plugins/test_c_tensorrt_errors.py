@@ -9,7 +9,7 @@ import pytest
 
 from c_library import MODEL_ERROR, UNAVAILABLE
 from fake_backend import make_manifest
-from native_libraries import missing
+from native_libraries import built_library, missing
 from tensorrt_fakes import PLAN, PLUGINS, PROFILE, FakeGpu
 
 
@@ -155,6 +155,18 @@ def test_the_real_tensorrt_rtx_without_a_driver(gpu: FakeGpu) -> None:
     assert (status, "NVIDIA's driver" in message) == (UNAVAILABLE, True)
     status, message = gpu.refusal(CN2_TENSORRT=str(library))
     assert (status, "expected libcn2_tensorrt11.so" in message) == (UNAVAILABLE, True), message
+
+
+def test_the_real_tensorrt_rtx_loads_the_plugin_library(tmp_path: Path) -> None:
+    """Into the registry of its runtime, whose table of methods is not TensorRT 10's."""
+    gpu = FakeGpu(tmp_path, 11)
+    gpu.add(built_library("cn2_trt_plugins"))
+    gpu.write("fake plan " * 100, make_manifest(ops="fused"), runtime="tensorrt-rtx")
+    said = gpu.run(
+        "library.set_log(hear, None, 0)\nopen_status(library, engine)\nprint(*said)\n",
+        CN2_TENSORRT=str(real_rtx()),
+    )
+    assert f"Loaded shared library {gpu.libraries / PLUGINS}" in said
 
 
 def test_the_real_tensorrt_rtx_is_spoken_to_in_its_abi(tmp_path: Path) -> None:

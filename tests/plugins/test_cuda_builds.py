@@ -151,15 +151,17 @@ def test_emulated_kernels_stay_within_their_memory(tmp_path: Path) -> None:
     options = ["-DCN2_CUDA=OFF", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     sanitizers = "-DCN2_SANITIZE=address,undefined"
     run("cmake", "-S", str(ROOT / "plugins"), "-B", str(build), *options, sanitizers)
-    run("cmake", "--build", str(build), "--target", "cn2_kernels_cuda_emulated")
+    targets = ["cn2_kernels_cuda_emulated", "cn2_trt_plugins_emulated"]
+    run("cmake", "--build", str(build), "--target", *targets)
     runtimes = [run("c++", f"-print-file-name=lib{name}.so").strip() for name in ("asan", "ubsan")]
     variables = {
         "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
-        "CN2_CUDA_KERNELS": str(build / "libcn2_kernels_cuda_emulated.so"),
+        "CN2_CUDA_KERNELS": str(build / f"lib{targets[0]}.so"),
+        "CN2_EMULATED_PLUGINS": str(build / f"lib{targets[1]}.so"),
     }
     names = ("nms", "preprocess", "roi_align", "deform_conv")
-    run_tests([f"test_cuda_{name}.py" for name in names], variables)
+    run_tests([*(f"test_cuda_{name}.py" for name in names), "test_trt_plugins.py"], variables)
 
 
 def run(*command: str) -> str:

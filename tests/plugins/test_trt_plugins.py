@@ -196,11 +196,21 @@ def test_sizes_that_can_be(plugins: PluginLibrary, name: str, attributes: Attrib
     plugin = plugins.create(name, attributes)
     inputs, _ = specs(name, classed=attributes is CLASSED)
     plugin.configure(inputs)
+    floats = 6 * 2 * 3 * 3 if name == "DeformConv" else 0  # the weights, in another order
+    assert plugin.workspace(inputs) == 4 * floats
     larger = [Spec((4, *one.shape[1:]), one.type) if len(one.shape) > 1 else one for one in inputs]
     if name == "DeformConv":
         larger[1] = inputs[1]
-        assert plugin.workspace(larger) == plugin.workspace(inputs) > 0  # the weights', reordered
-    assert plugin.workspace(larger) >= plugin.workspace(inputs)
+    assert plugin.workspace(larger) == plugin.workspace(inputs)
+
+
+def test_many_scores_need_a_workspace(plugins: PluginLibrary) -> None:
+    """As benchmarks/cuda_cases.py has it: more than 16,384 of a picture are collected first."""
+    plugin = plugins.create("DetectionNMS", DETECTIONS)
+    few = [Spec((2, 128, 1, 4)), Spec((2, 128, 128)), Spec(())]
+    many = [Spec((2, 128, 1, 4)), Spec((2, 128, 129)), Spec(())]
+    assert plugin.workspace(few) == 0
+    assert plugin.workspace(many) > 2 * 128 * 129
 
 
 @pytest.mark.parametrize(

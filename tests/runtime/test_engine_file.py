@@ -62,6 +62,32 @@ def test_the_profile_of_a_size(size: tuple[int, int, int], profile: int | None) 
     assert about.profile_for(*size) == profile
 
 
+@pytest.mark.parametrize(
+    ("built", "compatible", "version", "runs"),
+    [
+        ("10.14.1", False, "10.14.1", True),
+        ("10.14.1", False, "10.14.2", False),
+        ("10.14.1", True, "10.14.1", True),
+        ("10.9.0", True, "10.14.1", True),  # numbers, not texts, are compared
+        ("10.14.1", True, "10.9.0", False),  # older
+        ("10.14.1", True, "11.0.0", False),  # another major
+    ],
+)
+def test_versions_that_run_it(built: str, compatible: bool, version: str, runs: bool) -> None:
+    about = make_engine_file(
+        runtime="tensorrt",
+        version=built,
+        build={"options": {"version_compatible": compatible}},
+    )
+    assert about.is_version_compatible is compatible
+    assert about.runs_with(version) is runs
+
+
+@pytest.mark.parametrize("build", [{}, {"options": None}, {"options": {"version_compatible": 1}}])
+def test_engines_are_not_version_compatible_by_accident(build: dict[str, Any]) -> None:
+    assert not make_engine_file(build=build).is_version_compatible
+
+
 def test_a_plan_of_another_hash_is_refused(tmp_path: Path) -> None:
     path = write_engine(tmp_path / "a.engine", make_engine_file())
     for plan in (PLAN[:-1], PLAN + b"\0", b""):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cn2.plugins import trt_plugins_path
 from cn2.runtime.backends import cuda_runtime
 from cn2.runtime.backends.cuda_runtime import Cuda
 from cn2.runtime.backends.tensorrt_library import MODULES, open_tensorrt
@@ -14,6 +15,7 @@ from cn2.runtime.errors import BackendUnavailableError, Cn2Error
 from cn2.runtime.machine import has_cuda_driver
 from cn2.runtime.probe_tensorrt import build_negation
 from fake_tensorrt import FakeContext, FakeEngine
+from native_libraries import missing
 
 
 @pytest.fixture(params=MODULES)
@@ -49,6 +51,14 @@ def test_a_plan_is_built_and_refused_without_a_driver(library: Any) -> None:
     assert runtime.deserialize_cuda_engine(plan) is None
     assert "driver" in library.take_error()
     assert library.take_error() == "it gave no reason"
+
+
+def test_plugins_are_loaded_once(library: Any) -> None:
+    if not trt_plugins_path():
+        missing("libcn2_trt_plugins: not built; make native where nvcc is")
+    assert library.load_plugins()
+    assert library._knows_plugins()
+    assert library.load_plugins()
 
 
 CALLS: list[tuple[str, tuple[Any, ...]]] = [

@@ -446,6 +446,22 @@ def test_another_version(tmp_path: Path) -> None:
     )
 
 
+def test_version_compatible_engines_run_in_newer_versions(
+    tmp_path: Path, trt: FakeTensorRT
+) -> None:
+    options = {"options": {"version_compatible": True}}
+    path = write_engine(tmp_path / "m.engine", version="9.1.0.0", build=options)
+    with Detector.open(path, backend="tensorrt") as detector:
+        assert len(detector(blocks())) == 2
+    assert trt.runtime.engine_host_code_allowed is True
+    write_engine(tmp_path / "m.engine")
+    TensorRTBackend.open(path)
+    assert not hasattr(trt.runtime, "engine_host_code_allowed")
+    write_engine(tmp_path / "m.engine", version="8.9.0.0", build=options)
+    with pytest.raises(BackendUnavailableError, match=r"expected tensorrt-rtx 8\.9\.0\.0, which"):
+        TensorRTBackend.open(path)
+
+
 def test_a_plan_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
     path = write_engine(tmp_path / "m.engine", plan={"manifest": {}})
@@ -476,6 +492,16 @@ def test_plugins(
     TensorRTBackend.open(model)
     TensorRTBackend.open(model)
     assert trt.libraries == [str(library)]  # once
+
+
+def test_plugins_that_somebody_has_loaded(
+    model: Path, trt: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    (tmp_path / "libcn2_trt_plugins.so").touch()
+    trt.namespaces.append("cn2")
+    TensorRTBackend.open(model)
+    assert trt.libraries == []
 
 
 def test_plugins_that_do_not_load(

@@ -212,8 +212,7 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
 // The first run of a shape as it is, as TensorRT needs one before it can be captured; then, where
 // the model's canvas is fixed, as a graph.
 void TensorrtWork::enqueue(cuda::Handle stream) {
-  const bool again = runs_++ > 0;
-  if (again && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
+  if (runs_ > 0 && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
     graphs_work_ = capture();
   }
   if (graph_.get() != nullptr) {
@@ -223,6 +222,7 @@ void TensorrtWork::enqueue(cuda::Handle stream) {
   }
   cn2_tensorrt_why why{};
   check(shared_.module.enqueue(context_, stream, &why), why);
+  ++runs_;
 }
 
 // Whether there is a graph now. It is recorded on a stream of ours, and launched on any.

@@ -65,8 +65,11 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
   nvinfer1::IPluginV3* clone() noexcept override {
-    nvinfer1::IPluginV3* copy = nullptr;
-    catch_all(Op::kName, [&] { copy = new Plugin(op_, namespace_); });
+    Plugin* copy = nullptr;
+    catch_all(Op::kName, [&] {
+      copy = new Plugin(op_, namespace_);
+      copy->input_count_ = input_count_;
+    });
     return copy;
   }
 
