@@ -131,7 +131,6 @@ def measure_ap(checkpoint: Path, truth: AnnotatedPictures, folder: Path, draws: 
     drops = paired_bootstrap(truth.content, results[0], results[1], draws)
     return {
         "checkpoint_sha256": origin.checkpoint_sha256,
-        "provenance": origin.provenance,
         "pictures": len(files),
         "objects": len(truth.content["annotations"]),
         "AP": {

@@ -89,7 +89,8 @@ def export_command(
         Option(help="fp16: least share of detections that fp32 finds too; default: 0.99."),
     ] = None,
     budget_score: Annotated[
-        float | None, Option(help="fp16: largest difference of a score; default: 0.01.")
+        float | None,
+        Option(help="fp16: largest difference of scores that count as the same; default: 0.01."),
     ] = None,
 ) -> None:
     """Turn a checkpoint into one ONNX file, and compare the two on real pictures."""
