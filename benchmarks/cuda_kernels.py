@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import cuda_inputs as inputs
-from cn2.runtime.machine import versions
+from cn2.runtime.machine import cpu_cores, versions
 from cn2.runtime.reports import write_json
 from cuda_cases import (
     CONVOLUTIONS,
@@ -96,7 +96,7 @@ def find_library(emulated: bool) -> Path:
     folder = ROOT / "build" / "cuda"
     source = ["-S", str(ROOT / "plugins"), "-B", str(folder)]
     subprocess.run(["cmake", *source, "-DCMAKE_CUDA_ARCHITECTURES=native"], check=True)
-    target = ["--target", "cn2_kernels_cuda_tests", "--parallel"]
+    target = ["--target", "cn2_kernels_cuda_tests", "--parallel", str(cpu_cores())]
     subprocess.run(["cmake", "--build", str(folder), *target], check=True)
     return folder / "libcn2_kernels_cuda_tests.so"
 

@@ -13,7 +13,7 @@ import torch
 from cn2.runtime.backends.base import RawDetections, check_inputs, check_score_threshold
 from cn2.runtime.errors import BackendUnavailableError
 from cn2.runtime.manifest import Manifest
-from cn2.trainer.detector import AnyDetector
+from cn2.trainer.detector import FeaturePyramid
 
 from .describe import describe, open_checkpoint
 
@@ -25,7 +25,7 @@ class TorchBackend:
 
     def __init__(
         self,
-        model: AnyDetector,
+        model: FeaturePyramid,
         manifest: Manifest,
         *,
         device: str = "auto",
@@ -37,7 +37,7 @@ class TorchBackend:
         """
         self.manifest = manifest
         self._device = _find_device(device)
-        self._model: AnyDetector | None = model.to(self._device).eval()
+        self._model: FeaturePyramid | None = model.to(self._device).eval()
 
     @classmethod
     def open(cls, path: Path, device: str = "auto", *, threads: int | None = None) -> Self:

@@ -32,6 +32,7 @@ Threads = Annotated[
     int | None,
     Option(help="CPU threads of ONNX Runtime; default: one per core.", metavar="N", min=1),
 ]
+Stage = Annotated[str, Option(help="last, or first: the proposals.", metavar="NAME")]
 Json = Annotated[str | None, Option(help="Write the results here; - is stdout.", metavar="FILE")]
 
 
@@ -62,6 +63,7 @@ def detect(
     ] = 0.3,
     backend: Backend = "auto",
     device: Device = "auto",
+    stage: Stage = "last",
     json: Json = None,
     batch: Annotated[int, Option(help="Pictures held and run at a time.", metavar="N", min=1)] = 1,
     threads: Threads = None,
@@ -87,7 +89,7 @@ def detect(
     for word, reason in problems:
         _tell_error(f"{word}: {reason}")
     limits = {} if max_pixels is None else {"max_pixels": max_pixels}
-    with _open(model, backend, device, threads, max_batch=batch, **limits) as detector:
+    with _open(model, backend, device, threads, stage=stage, max_batch=batch, **limits) as detector:
         with _progress("detect", len(found)) as advance:
             done = detect_files(
                 detector,
@@ -128,26 +130,39 @@ def eval_(
     ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
+    proposals: Annotated[
+        bool, Option("--proposals", help="Of the first stage: recall at 64 to 1000 proposals.")
+    ] = False,
     json: Json = None,
     threads: Threads = None,
 ) -> None:
     """COCO or LVIS metrics of a model file on annotated pictures."""
     from .annotations import read_annotations
     from .detect_command import describe_model
-    from .eval_command import evaluate, metrics_table
+    from .eval_command import evaluate, evaluate_proposals, metrics_table, recall_table
+    from .proposal_recall import PROPOSALS
 
     truth = read_annotations(annotations, images)
     pictures = [truth.folder / image["file_name"] for image in truth.content["images"]]
     ready_file(json, [model, annotations, *pictures])
     with (
-        _open(model, backend, device, threads) as detector,
+        _open(
+            model,
+            backend,
+            device,
+            threads,
+            stage="first" if proposals else "last",
+            proposals=max(PROPOSALS) if proposals else None,
+        ) as detector,
         _progress("eval", len(pictures)) as advance,
     ):
-        metrics = evaluate(detector, truth, tell=_tell_error, advance=advance)
+        run = evaluate_proposals if proposals else evaluate
+        metrics = run(detector, truth, tell=_tell_error, advance=advance)
         metrics |= {"annotations": str(annotations), "model": describe_model(detector, model)}
     if json is not None:
         write_json(json, metrics)
-    typer.echo(metrics_table(metrics), err=json == "-")
+    table = recall_table if proposals else metrics_table
+    typer.echo(table(metrics), err=json == "-")
     if metrics["failed"]:
         raise PictureError(
             f"{len(metrics['failed'])} of {metrics['images']} pictures could not be read and "
@@ -228,9 +243,30 @@ def demo(
     typer.echo(demo_text(run_demo(out, score_threshold=score, tell=_tell)))
 
 
-def _open(model: Path, backend: str, device: str, threads: int | None, **options: Any) -> Detector:
+def _open(
+    model: Path,
+    backend: str,
+    device: str,
+    threads: int | None,
+    *,
+    stage: str = "last",
+    proposals: int | None = None,
+    **options: Any,
+) -> Detector:
+    """The whole detector; or of its first stage, of so many proposals, by torch."""
     from .detector import Detector
 
+    if stage not in ("first", "last"):
+        raise ValueError(f"stage: expected first or last, got {stage}")
+    if stage == "first":
+        if model.suffix.lower() != ".safetensors" or backend not in ("auto", "torch"):
+            raise ValueError(
+                f"stage: expected a .safetensors checkpoint and the backend torch for the first "
+                f"stage alone, got {model.name} and {backend}"
+            )
+        from .backends.opening import open_first_stage
+
+        return Detector(open_first_stage(model, device, proposals), **options)
     if threads is not None:
         if model.suffix.lower() == ".engine":
             raise ValueError(

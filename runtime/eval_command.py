@@ -54,6 +54,39 @@ def evaluate(
         )
     check_classes(manifest, annotations["categories"])
     paths = find_pictures(annotations["images"], truth.folder)
+    results, failed = _run(detector, paths, tell, advance)
+    return {**coco_metrics(annotations, results), "failed": failed}
+
+
+def evaluate_proposals(
+    detector: Detector,
+    truth: AnnotatedPictures,
+    *,
+    tell: Callable[[str], None],
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run a first stage on annotated pictures and count the objects that its proposals cover.
+
+    Arguments and errors as of `evaluate`; classes do not matter.
+
+    Returns:
+        `proposal_recall`'s numbers, and `failed`: [{file, error}].
+    """
+    from .proposal_recall import proposal_recall
+
+    require_evaluator()
+    paths = find_pictures(truth.content["images"], truth.folder)
+    results, failed = _run(detector, paths, tell, advance)
+    return {**proposal_recall(truth.content, results), "failed": failed}
+
+
+def _run(
+    detector: Detector,
+    paths: dict[int, Path],
+    tell: Callable[[str], None],
+    advance: Callable[[], None],
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """COCO result dicts of all pictures, and those that could not be read."""
     results: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for image_id, path in paths.items():
@@ -63,7 +96,7 @@ def evaluate(
             failed.append({"file": str(path), "error": str(error)})
             tell(str(error))
         advance()
-    return {**coco_metrics(annotations, results), "failed": failed}
+    return results, failed
 
 
 def require_evaluator() -> None:
@@ -156,3 +189,14 @@ def metrics_table(metrics: dict[str, Any]) -> str:
         for name, row in metrics["per_class"].items()
     ]
     return f"{summary}\n\n{format_table(['class', 'objects', 'AP', 'AP50'], rows)}"
+
+
+def recall_table(metrics: dict[str, Any]) -> str:
+    """A row for each number of proposals: recall of all, small, medium and large objects."""
+    from .proposal_recall import PROPOSALS
+
+    rows = []
+    for count in PROPOSALS:
+        values = (metrics[f"AR{letter}{count}"] for letter in ("", "s", "m", "l"))
+        rows.append([str(count), *(format_number(value, 3) for value in values)])
+    return format_table(["proposals", "AR", "small", "medium", "large"], rows)

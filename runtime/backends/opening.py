@@ -71,9 +71,23 @@ def _open_torch(path: Path, device: str, **options: Any) -> Backend:
     try:
         from cn2.export.torch_backend import TorchBackend
     except ImportError as error:
-        raise BackendUnavailableError(
-            f"{path}: a checkpoint needs torch ({error}); pip install 'cn2[export]', "
-            f"or export it to ONNX elsewhere"
-        ) from error
+        raise _needs_torch(path, error) from error
     opened: Backend = TorchBackend.open(path, device=device, **options)
     return opened
+
+
+def open_first_stage(path: Path, device: str, proposals: int | None) -> Backend:
+    """The first stage of a checkpoint; see `cn2.export.first_stage`."""
+    try:
+        from cn2.export.first_stage import open_first_stage as open_checkpoint
+    except ImportError as error:
+        raise _needs_torch(path, error) from error
+    opened: Backend = open_checkpoint(path, device, proposals)
+    return opened
+
+
+def _needs_torch(path: Path, error: ImportError) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"{path}: a checkpoint needs torch ({error}); pip install 'cn2[export]', "
+        f"or export it to ONNX elsewhere"
+    )
