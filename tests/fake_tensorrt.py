@@ -56,6 +56,14 @@ def write_engine(
     return path
 
 
+def blocks(height: int = 64, width: int = 96) -> np.ndarray:
+    """Red on the left, blue below."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 3, 0] = 200
+    picture[height // 2 :, width // 2 :, 2] = 250
+    return picture
+
+
 class ILogger:
     """As pybind's classes: the base must be initialised."""
 

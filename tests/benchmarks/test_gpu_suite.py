@@ -11,12 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from benchmark_scripts import imported
-from cn2.runtime.detections import Detections
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
@@ -260,106 +258,6 @@ def test_a_failure_ends_the_suite_after_writing(
     assert document["copy_gb_per_s"] == 3000
     assert document["skipped"] == [{"what": "x", "reason": "y"}]
     assert document["kernels"] == [{"error": None, "more": [None, 1.5]}]
-
-
-def detector_row(implementation: str, precision: str, batch: int, ms: float, **more: Any) -> Any:
-    row = {"preset": "dla34-bifpn-p3", "implementation": implementation, "precision": precision}
-    row |= {"batch": batch, "ms": {"median": ms}, "images_per_s": 1e3 * batch / ms, "check": None}
-    return row | more
-
-
-def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True) -> Any:
-    return {"kernel": kernel, "shape": "s", "batch": 1, "us": us, "torchvision_us": theirs} | {
-        "right": right
-    }
-
-
-def test_verdicts(scripts: dict[str, ModuleType]) -> None:
-    check = {"matched": 0.98, "expected": 50}
-    rows = [
-        detector_row("torch eager", "fp32", 1, 30.0),
-        detector_row("torch eager", "fp16", 1, 25.0),
-        detector_row("graph", "fp16", 1, 1.9, check={"matched": 0.995, "expected": 50}),
-        detector_row("graph", "fp32", 1, 0.1),  # of the wrong precision
-        detector_row("engine", "fp16", 1, 2.4, check=check),
-        detector_row("graph", "fp16", 16, 8.1),
-        detector_row("engine", "fp16", 16, 7.9),
-        detector_row("graph", "fp16", 1, 0.3, preset="nano", check={"matched": 1.0}),
-    ]
-    kernels = [
-        kernel_row("PyramidRoIAlign", 10.0, 40.0),
-        kernel_row("PyramidRoIAlign", 10.0, 29.0),
-        kernel_row("ProposalNMS", 10.0, 50.0),
-        kernel_row("DetectionNMS", 10.0, 50.0, right=False),
-    ]
-    found = scripts["gpu_verdicts"].find_verdicts(rows, kernels)
-    assert [(row["verdict"], row["value"]) for row in found] == [
-        ("reached", 1.9),
-        ("reached", round(25 / 1.9, 2)),
-        ("reached", pytest.approx(16e3 / 7.9)),
-        ("not reached", 2.9),
-        ("reached", 5.0),
-        ("not reached", 5.0),  # fast, and wrong
-        ("not reached", 0.98),
-        ("reached", 1.0),
-    ]
-    assert found[0]["by"] == "implementation graph, precision fp16, batch 1"
-    none = scripts["gpu_verdicts"].find_verdicts([], [])
-    assert {(row["verdict"], row["value"], row["by"]) for row in none} == {
-        ("not measured", None, None)
-    }
-
-
-def detections(boxes: list[list[float]], classes: list[int]) -> Detections:
-    return Detections(
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        scores=np.linspace(0.9, 0.5, len(classes)).astype(np.float32),
-        class_ids=np.array(classes),
-        image_size=(100, 100),
-        class_names=("a", "b"),
-        dataset_ids=(0, 1),
-    )
-
-
-@pytest.mark.parametrize(
-    ("boxes", "classes", "count"),
-    [
-        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1], 2),
-        ([[20, 20, 40, 40], [0, 0, 10, 10]], [1, 0], 2),  # in any order
-        ([[0, 0, 10, 9.1], [20, 20, 40, 37]], [0, 1], 1),  # IoU 0.91 and 0.85
-        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], 1),  # another class
-        ([[0, 0, 10, 10], [0, 0, 10, 10]], [0, 0], 1),  # one counterpart each
-        ([], [], 0),
-    ],
-)
-def test_matched_detections(
-    scripts: dict[str, ModuleType], boxes: list[list[float]], classes: list[int], count: int
-) -> None:
-    expected = detections([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])
-    assert scripts["gpu_measure"].count_matched(expected, detections(boxes, classes)) == count
-    assert scripts["gpu_measure"].count_matched(detections([], []), expected) == 0
-
-
-def test_slow_calls_are_made_less_often(
-    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measure = scripts["gpu_measure"]
-    calls: list[int] = []
-    assert len(measure.time_calls(lambda: calls.append(1), 30)) == 30
-    assert len(calls) == 30 + measure.WARM_UPS
-    monkeypatch.setattr(measure, "LONGEST_S", 0.0)
-    calls.clear()
-    assert len(measure.time_calls(lambda: calls.append(1), 30)) == measure.FEWEST
-    assert len(calls) == measure.FEWEST + 1
-
-
-def test_floors_of_kernels(scripts: dict[str, ModuleType]) -> None:
-    floor = scripts["gpu_kernels"].floor_us
-    row = {"megabytes": 6.7, "gigaflops": 0.0, "shape": "x, fp32"}
-    assert floor(row, None) == pytest.approx(2.0)  # 3350 GB/s
-    assert floor(row, 1000.0) == pytest.approx(6.7)
-    assert floor({**row, "gigaflops": 67.0}, 1000.0) == pytest.approx(1000.0)
-    assert floor({**row, "gigaflops": 67.0, "shape": "x, fp16"}, 1000.0) == pytest.approx(67.745)
 
 
 class Hazardous(torch.nn.Module):
