@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import cuda_inputs as inputs
-from cn2.runtime.machine import versions
+from cn2.runtime.machine import cpu_cores, versions
 from cn2.runtime.reports import write_json
 from cuda_cases import (
     CONVOLUTIONS,
@@ -96,7 +96,7 @@ def find_library(emulated: bool) -> Path:
     folder = ROOT / "build" / "cuda"
     source = ["-S", str(ROOT / "plugins"), "-B", str(folder)]
     subprocess.run(["cmake", *source, "-DCMAKE_CUDA_ARCHITECTURES=native"], check=True)
-    target = ["--target", "cn2_kernels_cuda_tests", "--parallel"]
+    target = ["--target", "cn2_kernels_cuda_tests", "--parallel", str(cpu_cores())]
     subprocess.run(["cmake", "--build", str(folder), *target], check=True)
     return folder / "libcn2_kernels_cuda_tests.so"
 
@@ -124,7 +124,7 @@ def row_of(cuda: CudaKernels, case: Case, batch: int, error: float, bound: float
         "shape": case.shape,
         "batch": batch,
         "right": bool(error <= bound),
-        "error": float(error),
+        "error": float(error) if np.isfinite(error) else None,  # JSON has no word for others
         "bound": float(bound),
         "us": None if median is None else round(median, 2),
         "us_p90": None if median is None else round(float(np.quantile(times, 0.9)), 2),
@@ -220,7 +220,8 @@ def find_skips(rows: Sequence[Row], dry_run: bool) -> list[Row]:
 
 def describe(row: Row) -> str:
     """A line of progress."""
-    verdict = "right" if row["right"] else f"WRONG by {row['error']:.3g}"
+    error = "NaN or infinity" if row["error"] is None else f"{row['error']:.3g}"
+    verdict = "right" if row["right"] else f"WRONG by {error}"
     time = "not timed" if row["us"] is None else f"{row['us']:.1f} us"
     other = (
         "" if row["torchvision_us"] is None else f" (torchvision {row['torchvision_us']:.1f} us)"

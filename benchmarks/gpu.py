@@ -11,6 +11,7 @@ target of docs/gpu.md is reached, not reached or not measured. Result: benchmark
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from cn2.runtime.reports import write_json
 from gpu_job import Job, Row, skip
 from gpu_steps import LIMITS_S, Plan, make_plan, run_plan
 from gpu_verdicts import find_verdicts
-from models import RESULTS, machine
+from models import RESULTS, ROOT, machine
 
 PRESETS = ("dla34-bifpn-p3", "nano", "r50-fpn", "dla34-bifpn-p5")  # the targets' first
 LIMIT_S, DRY_LIMIT_S = 480, 3600
@@ -86,8 +87,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="every step but execution")
     options = parser.parse_args(arguments)
-    name = "gpu_dry_run.json" if options.dry_run else "gpu.json"
-    options.out = options.out or RESULTS / name
+    dry_out = ROOT / "build" / "gpu_dry_run.json"  # no result: git ignores it
+    options.out = options.out or (dry_out if options.dry_run else RESULTS / "gpu.json")
     options.limit = options.limit or (DRY_LIMIT_S if options.dry_run else LIMIT_S)
     return options
 
@@ -136,7 +137,7 @@ def skip_all(plan: Plan, reason: str) -> list[dict[str, Any]]:
 
 def keep(row: Row, document: dict[str, Any]) -> None:
     """Put a row of a step where it belongs."""
-    row = dict(row)
+    row = finite(row)
     kind = row.pop("kind")
     if kind == "card":
         document["copy_gb_per_s"] = row["copy_gb_per_s"]
@@ -150,6 +151,15 @@ def keep(row: Row, document: dict[str, Any]) -> None:
         "skip": "skipped",
     }
     document[places[kind]].append(row)
+
+
+def finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON has no word for: None."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report(document: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from cn2.export.describe import open_checkpoint
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.backends.onnx_header import read_metadata
 from cn2.runtime.detector import Detector
+from cn2.runtime.machine import cpu_cores
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
 from gpu_job import Job, Row, skip
 from gpu_measure import CHECKED, Pictures, in_pictures, read_pictures, stacked, write_reference
@@ -89,7 +90,8 @@ def compile_kernels(job: Job) -> Iterator[Row]:
     architecture = DRY_ARCHITECTURE if job.dry_run else "native"
     configure = ["cmake", "-S", str(ROOT / "plugins"), "-B", str(BUILD)]
     configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architecture}", "-DCMAKE_INSTALL_LIBDIR=lib"]
-    for command in (configure, ["cmake", "--build", str(BUILD), "--parallel"]):
+    build = ["cmake", "--build", str(BUILD), "--parallel", str(cpu_cores())]
+    for command in (configure, build):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()

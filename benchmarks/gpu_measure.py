@@ -25,6 +25,7 @@ WARM_UPS = 20
 LONGEST_S = 1.0  # of the timed calls of a row; at least FEWEST are made
 FEWEST = 5
 PICTURES, CHECKED = 16, 4  # held; compared with the CPU's
+SEEN = 64  # of those that there are
 MATCHED_IOU = 0.9
 
 
@@ -59,13 +60,17 @@ class Pictures:
 
 
 def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
-    """The pictures of the commonest canvas of a rule."""
-    pixels = [open_picture(path) for path in find_pictures(images, PICTURES)]
-    placed = [place_picture(one, rule) for one in pixels]
-    shapes = [one.canvas.shape for one in placed]
-    common = max(shapes, key=shapes.count)
-    chosen = [index for index, shape in enumerate(shapes) if shape == common]
-    return Pictures([placed[i] for i in chosen], [pixels[i] for i in chosen])
+    """Pictures of the commonest canvas of a rule, at most PICTURES."""
+    groups: dict[tuple[int, ...], Pictures] = {}
+    for path in find_pictures(images, SEEN):
+        pixels = open_picture(path)
+        placed = place_picture(pixels, rule)
+        group = groups.setdefault(placed.canvas.shape, Pictures([], []))
+        group.placed.append(placed)
+        group.pixels.append(pixels)
+        if len(group.placed) == PICTURES:
+            return group
+    return max(groups.values(), key=lambda group: len(group.placed))
 
 
 def stacked(

@@ -93,7 +93,7 @@ def build_engine(
             "onnx_sha256": model.sha256,
             "plugins_sha256": file_hash(library.plugins),
             "cn2": __version__,
-            "options": _options(options),
+            "options": asdict(options),
             "seconds": round(seconds, 2),
             "audit": {**describe_audit(audit), "engine": built},
         },
@@ -117,13 +117,9 @@ def engine_key(library: Library, model: EngineModel, options: BuildOptions, gpu:
         "version": library.version,
         "plugins": file_hash(library.plugins),
         "gpu": None if gpu is None else asdict(gpu),
-        "options": _options(options),
+        "options": asdict(options),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _options(options: BuildOptions) -> dict[str, Any]:
-    return asdict(options)
 
 
 def file_hash(path: Path) -> str:

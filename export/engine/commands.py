@@ -96,6 +96,8 @@ def build_command(
     The engine is the raw plan; MODEL.engine.json beside it says what it is. An engine that is
     there already and was built from the same file, versions, GPU and options is left as it is.
     """
+    from .library import installed_runtime
+    from .model import read_model
     from .options import BuildOptions, parse_hardware, parse_runtime, parse_targets
     from .profiles import make_profile
 
@@ -103,9 +105,6 @@ def build_command(
     chosen = None if runtime is None else parse_runtime(runtime)
     hardware = None if hardware_compatible is None else parse_hardware(hardware_compatible)
     targets = () if target is None else parse_targets(target)
-    from .library import installed_runtime
-    from .model import read_model
-
     read = read_model(model)
     options = BuildOptions(
         runtime=chosen or installed_runtime(),

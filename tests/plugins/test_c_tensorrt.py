@@ -137,10 +137,14 @@ def test_a_stream_of_the_callers(gpu10: FakeGpu) -> None:
         "  given = (model.context, byref(picture(204)), 1, byref(options), found, 3, counts)\n"
         "  library.check(library.detect(*given))\n"
         "  print(counts[0], cuda.fake_cuda_used(stream))\n"
+        "default = DetectOptions(score_threshold=-1.0, cuda_stream=1)\n"
+        "given = (byref(picture(204)), 1, byref(default), found, 3, counts)\n"
+        "library.check(library.detect(model.context, *given))\n"
+        "print(counts[0], cuda.fake_cuda_used(stream))\n"
     )
     used = [int(line.split()[1]) for line in said.splitlines()]
-    assert [line.split()[0] for line in said.splitlines()] == ["2"] * 3
-    assert 0 < used[0] < used[1] < used[2]
+    assert [line.split()[0] for line in said.splitlines()] == ["2"] * 4
+    assert 0 < used[0] < used[1] < used[2] == used[3]  # the last runs on CUDA's default stream
 
 
 def test_a_context_per_thread(gpu10: FakeGpu, tiny: Model) -> None:

@@ -161,7 +161,14 @@ def test_emulated_kernels_stay_within_their_memory(tmp_path: Path) -> None:
         "CN2_EMULATED_PLUGINS": str(build / f"lib{targets[1]}.so"),
     }
     names = ("nms", "preprocess", "roi_align", "deform_conv")
-    run_tests([*(f"test_cuda_{name}.py" for name in names), "test_trt_plugins.py"], variables)
+    run_tests(
+        [
+            *(f"test_cuda_{name}.py" for name in names),
+            "test_trt_plugins.py",
+            "test_trt_plugin_results.py",
+        ],
+        variables,
+    )
 
 
 def run(*command: str) -> str:

@@ -49,7 +49,8 @@ def test_the_same_tests_are_clean(ort_ops: Path, tmp_path: Path) -> None:
     options = ("-DCN2_SANITIZE=address,undefined", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
     subprocess.run(["cmake", "-S", ROOT / "plugins", "-B", tmp_path, *options], check=True)
     targets = ("--target", "cn2_kernels_shared", "cn2_ort_ops", "cn2", *MODULES)
-    subprocess.run(["cmake", "--build", tmp_path, "--parallel", *targets], check=True)
+    build = ["cmake", "--build", tmp_path, "--parallel", str(os.cpu_count())]
+    subprocess.run([*build, *targets], check=True)
     environment = {
         **os.environ,
         "LD_PRELOAD": ":".join(libraries),

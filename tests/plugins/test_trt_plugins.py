@@ -1,4 +1,6 @@
-"""TensorRT plugins: what TensorRT asks before it runs them, and what they compute, emulated."""
+"""TensorRT plugins: what TensorRT asks before it runs them. What they compute:
+test_trt_plugin_results.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from native_cuda import Convolution, CudaKernels, deform_conv
 from native_plugins import (
     CHANNELS_LAST,
     FLOAT,
@@ -19,34 +20,16 @@ from native_plugins import (
     PluginLibrary,
     Spec,
 )
-from plugin_inputs import grid_boxes, grid_scores
-
-Attributes = dict[str, Any]
-POOLING: Attributes = {
-    "strides": [8, 16],
-    "level_borders": [1.0],
-    "canonical_size": 64.0,
-    "output_size": 7,
-    "sampling_ratio": 0,
-}
-PROPOSALS: Attributes = {"proposals": 6, "iou_threshold": 0.5, "classed": 0}
-CLASSED: Attributes = {**PROPOSALS, "classed": 1}
-DETECTIONS: Attributes = {"detections": 9, "iou_threshold": 0.5}
-CONVOLUTION: Attributes = {
-    "kernel_shape": [3, 3],
-    "strides": [2, 1],
-    "dilations": [1, 2],
-    "pads": [1, 2, 0, 3],
-    "group": 2,
-    "offset_group": 1,
-}
-ALL = [
-    ("PyramidRoIAlign", POOLING),
-    ("ProposalNMS", PROPOSALS),
-    ("ProposalNMS", CLASSED),
-    ("DetectionNMS", DETECTIONS),
-    ("DeformConv", CONVOLUTION),
-]
+from plugin_cases import (
+    ALL,
+    CLASSED,
+    CONVOLUTION,
+    DETECTIONS,
+    POOLING,
+    PROPOSALS,
+    Attributes,
+    specs,
+)
 
 
 def test_creators_are_where_parsers_look(plugins: PluginLibrary) -> None:
@@ -135,22 +118,6 @@ def test_attributes_that_are_refused(
 
 
 # --- Types and formats
-
-
-def specs(name: str, feature: int = FLOAT, classed: bool = False) -> tuple[list[Spec], list[Spec]]:
-    """Inputs and outputs as they can be, of 2 pictures."""
-    if name == "PyramidRoIAlign":
-        features = [Spec((2, 5, 8, 12), feature), Spec((2, 5, 4, 6), feature)]
-        return [Spec((2, 3, 4)), *features], [Spec((2, 3, 5, 7, 7), feature)]
-    if name == "ProposalNMS":
-        kinds = [Spec((2, 11), INT32)] * classed
-        made = [Spec((2, 6, 4)), Spec((2, 6)), *[Spec((2, 6), INT32)] * classed]
-        return [Spec((2, 11, 4)), Spec((2, 11)), *kinds], made
-    if name == "DetectionNMS":
-        given = [Spec((2, 7, 1, 4)), Spec((2, 7, 3)), Spec(())]
-        return given, [Spec((2,), INT32), Spec((2, 9, 4)), Spec((2, 9)), Spec((2, 9), INT32)]
-    shapes = [(2, 4, 9, 11), (6, 2, 3, 3), (2, 18, 4, 12), (6,), (2, 9, 4, 12)]
-    return [Spec(shape, feature) for shape in shapes], [Spec((2, 6, 4, 12), feature)]
 
 
 @pytest.mark.parametrize(("name", "attributes"), ALL)
@@ -266,81 +233,37 @@ def test_sizes_that_are_refused(
     assert said.replace("-1", "any") in message
 
 
+@pytest.mark.parametrize(
+    ("name", "attributes", "place", "said"),
+    [
+        ("PyramidRoIAlign", POOLING, 0, "rois: expected 3 dimensions, got 1"),
+        ("PyramidRoIAlign", POOLING, 1, "features: expected 4 dimensions, got 1"),
+        ("ProposalNMS", PROPOSALS, 0, "boxes: expected 3 dimensions, got 1"),
+        ("DetectionNMS", DETECTIONS, 0, "boxes: expected 4 dimensions, got 1"),
+        ("DeformConv", CONVOLUTION, 1, "weight: expected 4 dimensions, got 1"),
+    ],
+)
+def test_ranks_that_are_refused(
+    plugins: PluginLibrary, name: str, attributes: Attributes, place: int, said: str
+) -> None:
+    """Before there are sizes, the outputs' shapes are asked for."""
+    inputs, _ = specs(name)
+    inputs[place] = Spec((7,))
+    with pytest.raises(ValueError, match=said):
+        plugins.create(name, attributes).infer(inputs)
+
+
 def test_inputs_that_are_missing(plugins: PluginLibrary) -> None:
     pooling = plugins.create("PyramidRoIAlign", POOLING)
     with pytest.raises(ValueError, match="expected rois and 2 features, got 2 inputs"):
         pooling.configure(specs("PyramidRoIAlign")[0][:2])
+    with pytest.raises(ValueError, match="boxes: expected 3 dimensions, got no input"):
+        plugins.create("ProposalNMS", PROPOSALS).infer([])
     with pytest.raises(ValueError, match=r"scores: expected an input \[2, 11\], got none"):
         plugins.create("ProposalNMS", PROPOSALS).configure(specs("ProposalNMS")[0][:1])
     unclassed = plugins.create("ProposalNMS", PROPOSALS)
     with pytest.raises(ValueError, match="expected attribute classed = 1 with input classes"):
         unclassed.configure(specs("ProposalNMS", classed=True)[0])
-
-
-# --- What they compute
-
-
-def pooling_inputs(dtype: Any = np.float32) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    rois = np.array([[[0, 0, 40, 30], [5, 5, 90, 60], [9, 9, 9, 9]]], np.float32)
-    rois = np.concatenate([rois, rois + 3])
-    return [rois, *(rng.standard_normal(s).astype(dtype) for s in ((2, 5, 8, 12), (2, 5, 4, 6)))]
-
-
-def test_pooling(plugins: PluginLibrary, cuda: CudaKernels) -> None:
-    plugin = plugins.create("PyramidRoIAlign", POOLING)
-    inputs = pooling_inputs()
-    expected = cuda.pyramid_roi_align(
-        inputs[0], inputs[1:], POOLING["strides"], [1.0], canonical_size=64.0
-    )
-    np.testing.assert_array_equal(plugin.run(inputs)[0], expected)
-    halfs = pooling_inputs(np.float16)
-    expected = cuda.pyramid_roi_align_fp16(
-        halfs[0], halfs[1:], POOLING["strides"], [1.0], canonical_size=64.0
-    )
-    (pooled,) = plugin.run(halfs)
-    assert pooled.dtype == np.float16
-    np.testing.assert_array_equal(pooled, expected)
-
-
-@pytest.mark.parametrize("attributes", [PROPOSALS, CLASSED])
-@pytest.mark.parametrize("count", [40, 0])
-def test_proposals(
-    plugins: PluginLibrary, cuda: CudaKernels, attributes: Attributes, count: int
-) -> None:
-    rng = np.random.default_rng(1)
-    boxes, scores = grid_boxes(rng, (2, count)), grid_scores(rng, (2, count))
-    classes = rng.integers(0, 3, (2, count)).astype(np.int32) if attributes is CLASSED else None
-    inputs = [boxes, scores] if classes is None else [boxes, scores, classes]
-    found = plugins.create("ProposalNMS", attributes).run(inputs)
-    expected = cuda.proposal_nms(boxes, scores, 6, 0.5, classes=classes)
-    assert len(found) == len(inputs)
-    for ours, theirs in zip(found, expected, strict=False):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("boxes_per_row", [1, 3])
-def test_detections(plugins: PluginLibrary, cuda: CudaKernels, boxes_per_row: int) -> None:
-    rng = np.random.default_rng(2)
-    boxes, scores = grid_boxes(rng, (2, 20, boxes_per_row)), grid_scores(rng, (2, 20, 3))
-    found = plugins.create("DetectionNMS", DETECTIONS).run([boxes, scores, np.float32(0.2)])
-    for ours, theirs in zip(found, cuda.detection_nms(boxes, scores, 0.2, 9, 0.5), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("count", [3, 4, 5])
-def test_convolutions(plugins: PluginLibrary, cuda: CudaKernels, dtype: Any, count: int) -> None:
-    rng = np.random.default_rng(3)
-    inputs = [
-        rng.standard_normal(spec.shape).astype(dtype) for spec in specs("DeformConv")[0][:count]
-    ]
-    convolution = Convolution(
-        2, 4, 9, 11, 6, stride=(2, 1), dilation=(1, 2), pads=(1, 2, 0, 3), groups=2
-    )
-    expected = deform_conv(cuda, convolution, [*inputs, *[None] * (5 - count)])
-    (y,) = plugins.create("DeformConv", CONVOLUTION).run(inputs)
-    np.testing.assert_array_equal(y, expected)
 
 
 def test_threads_share_one_plugin(plugins: PluginLibrary) -> None:

@@ -56,14 +56,16 @@ class DeformConv {
 
   void make_shapes(std::span<const nvinfer1::DimsExprs> inputs, ShapeMaker& make,
                    nvinfer1::DimsExprs* outputs) const {
+    const nvinfer1::DimsExprs& x = expect_rank(inputs, 0, "x", 4);
+    const nvinfer1::DimsExprs& weight = expect_rank(inputs, 1, "weight", 4);
     const auto side = [&](size_t axis) {
       const int64_t taken = dilations_[axis] * (kernel_[axis] - 1) + 1;
       const int64_t more = pads_[axis] + pads_[axis + 2] - taken;
-      const ShapeMaker::Size steps = make.floor_div(
-          make.sum(inputs[0].d[axis + 2], make.number(more)), make.number(strides_[axis]));
+      const ShapeMaker::Size steps =
+          make.floor_div(make.sum(x.d[axis + 2], make.number(more)), make.number(strides_[axis]));
       return make.sum(steps, make.number(1));
     };
-    outputs[0] = make.shape({inputs[0].d[0], inputs[1].d[0], side(0), side(1)});
+    outputs[0] = make.shape({x.d[0], weight.d[0], side(0), side(1)});
   }
 
   Shape shape(const Sizes& sizes) const {

@@ -35,7 +35,7 @@ class DetectionNms {
 
   void make_shapes(std::span<const nvinfer1::DimsExprs> inputs, ShapeMaker& make,
                    nvinfer1::DimsExprs* outputs) const {
-    const ShapeMaker::Size batch = inputs[0].d[0];
+    const ShapeMaker::Size batch = expect_rank(inputs, 0, "boxes", 4).d[0];
     const ShapeMaker::Size rows = make.number(detections_);
     outputs[0] = make.shape({batch});
     outputs[1] = make.shape({batch, rows, make.number(4)});

@@ -40,7 +40,7 @@ class ProposalNms {
 
   void make_shapes(std::span<const nvinfer1::DimsExprs> inputs, ShapeMaker& make,
                    nvinfer1::DimsExprs* outputs) const {
-    const ShapeMaker::Size batch = inputs[0].d[0];
+    const ShapeMaker::Size batch = expect_rank(inputs, 0, "boxes", 3).d[0];
     const ShapeMaker::Size rows = make.number(proposals_);
     outputs[0] = make.shape({batch, rows, make.number(4)});
     for (int32_t i = 1; i < count_outputs(); ++i) {

@@ -55,7 +55,9 @@ class PyramidRoIAlign {
                    nvinfer1::DimsExprs* outputs) const {
     check_count(inputs.size());
     const ShapeMaker::Size side = make.number(output_size_);
-    outputs[0] = make.shape({inputs[0].d[0], inputs[0].d[1], inputs[1].d[1], side, side});
+    const nvinfer1::DimsExprs& rois = expect_rank(inputs, 0, "rois", 3);
+    const nvinfer1::DimsExprs& finest = expect_rank(inputs, 1, "features", 4);
+    outputs[0] = make.shape({rois.d[0], rois.d[1], finest.d[1], side, side});
   }
 
   Shape shape(const Sizes& sizes) const {

@@ -19,6 +19,16 @@ const int64_t* Sizes::expect(size_t input, const char* name,
   return dims.d;
 }
 
+const nvinfer1::DimsExprs& expect_rank(std::span<const nvinfer1::DimsExprs> inputs, size_t input,
+                                       const char* name, int32_t rank) {
+  const int32_t got = input < inputs.size() ? inputs[input].nbDims : -1;
+  if (got != rank) {
+    throw PluginError(std::string(name) + ": expected " + std::to_string(rank) +
+                      " dimensions, got " + (got < 0 ? "no input" : std::to_string(got)));
+  }
+  return inputs[input];
+}
+
 std::string describe(std::span<const int64_t> shape) {
   std::string text = "[";
   for (const int64_t size : shape) {

@@ -22,6 +22,10 @@ struct Sizes {
   const int64_t* expect(size_t input, const char* name, std::initializer_list<int64_t> shape) const;
 };
 
+// An input's shape while TensorRT builds; throws PluginError unless it is there and has so many dimensions.
+const nvinfer1::DimsExprs& expect_rank(std::span<const nvinfer1::DimsExprs> inputs, size_t input,
+                                       const char* name, int32_t rank);
+
 // "[2, any, 4]"
 std::string describe(std::span<const int64_t> shape);
 

@@ -68,9 +68,14 @@ long fake_cuda_used(const stream *on) {
   return on->used;
 }
 
+/* Null and the numbers of default streams are no objects. */
+static stream *own_stream(void *on) {
+  return (size_t)on < 4096 ? NULL : on;
+}
+
 static void use(void *on) {
-  if (on != NULL) {
-    ((stream *)on)->used++;
+  if (own_stream(on) != NULL) {
+    own_stream(on)->used++;
   }
 }
 
@@ -191,7 +196,7 @@ int cuMemFreeHost(void *pointer) {
 static int copy_now(const char *name, void *to, const void *from, size_t bytes, stream *on) {
   const int status = note(name);
   use(on);
-  if (status == 0 && on != NULL && on->captured != NULL) {
+  if (status == 0 && own_stream(on) != NULL && on->captured != NULL) {
     return NOT_SUPPORTED;
   }
   if (status == 0) {
@@ -238,7 +243,7 @@ int cuStreamSynchronize(void *on) {
 
 /* What libnvinfer of the tests calls to have its work done in a stream's order. */
 int cuLaunchHostFunc(void *on, work function, void *data) {
-  graph *captured = on == NULL ? NULL : ((stream *)on)->captured;
+  graph *captured = own_stream(on) == NULL ? NULL : own_stream(on)->captured;
   if (captured == NULL) {
     function(data);
   } else if (captured->filled) {
