@@ -17,6 +17,7 @@ from cn2.runtime.engine_file import (
     sidecar_path,
 )
 from cn2.runtime.errors import ModelFormatError
+from cn2.runtime.info_engine import engine_facts, inspect_engine
 from engine_files import PLAN, make_engine_file, write_engine
 from fake_backend import make_manifest
 
@@ -160,3 +161,19 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 def test_a_precision_that_the_manifest_has_not_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="precision: expected fp16"):
         make_engine_file(manifest=make_manifest(precision="fp16"), precision="fp32")
+
+
+@pytest.mark.parametrize(
+    ("build", "work"),
+    [
+        (
+            {"audit": {"multiply_adds": {"fp16": 1_932_902_400, "fp32": 9_028_608}}},
+            "1.94 G multiply-adds a run of the best size: 99.5% fp16, 0.5% fp32",
+        ),
+        ({}, None),
+        ({"audit": {"multiply_adds": {"fp16": "many"}}}, None),
+    ],
+)
+def test_info_tells_the_audit(build: dict[str, Any], work: str | None, tmp_path: Path) -> None:
+    path = write_engine(tmp_path / "a.engine", make_engine_file(build=build))
+    assert engine_facts(inspect_engine(path)).get("work") == work
