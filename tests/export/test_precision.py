@@ -123,7 +123,7 @@ def check_types(lowered: Exported, single: tuple[str, ...]) -> None:
     pooled = [n for n in proto.graph.node if n.op_type == "PyramidRoIAlign"]
     for node in pooled:
         kinds = [types[name] for name in (*node.input, *node.output)]
-        assert kinds == [SINGLE, HALF, HALF, HALF, HALF]  # rois, features, pooled features
+        assert kinds == [SINGLE] + [HALF] * (len(kinds) - 1)  # rois, features, pooled features
 
 
 PREDICT = ("heatmap", "regression", "class_logits", "deltas", "head.logits", "centerness")
