@@ -220,7 +220,7 @@ def pyramid_roi_align(
     pictures = torch.arange(batch, device=rois.device, dtype=rois.dtype).repeat_interleave(count)
     indexed = torch.cat([pictures[:, None], rois.reshape(-1, 4)], dim=1)  # (B * K, 5)
     pooled = pool_levels(
-        [level.float() for level in features],  # half precision would round the boxes
+        [level.to(rois.dtype) for level in features],  # in half precision boxes would be rounded
         indexed,
         strides=strides,
         canonical_level=canonical_level,

@@ -107,7 +107,8 @@ def test_info(tmp_path: Path, capfd: Capture) -> None:
         ("tensorrt-rtx", True),
     ]
     ran = cn2(capfd, "info", path)
-    facts = dict(line.split(maxsplit=1) for line in ran.out.splitlines() if "  " in line)
+    named = [line for line in ran.out.splitlines() if "  " in line and not line.startswith(" ")]
+    facts = dict(line.split(maxsplit=1) for line in named)
     assert "built by    tensorrt-rtx 9.8.7.6" in ran.out
     assert "runs on     sm_75, sm_86 (built on NVIDIA T4)" in ran.out
     assert "batch 1 to 8, canvas 32x32 to 640x640; fastest at 4 of 64x96" in ran.out
