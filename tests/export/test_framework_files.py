@@ -79,6 +79,7 @@ def assert_file_finds_what_torch_finds(preset: str, ops: OperatorForm, folder: P
     return exported
 
 
+@pytest.mark.slow
 def test_faster_rcnn(tmp_path: Path) -> None:
     """Anchors of an RPN, suppression within its levels, boxes of each class."""
     exported = assert_file_finds_what_torch_finds("faster-rcnn-r50-fpn", "fused", tmp_path)

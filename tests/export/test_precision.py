@@ -33,7 +33,7 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 MATCHED, SCORE_ATOL = 0.75, 0.004
 
 
-FORMS = ["fused", pytest.param("standard", marks=pytest.mark.slow), "one-stage"]
+FORMS = ["fused", *(pytest.param(f, marks=pytest.mark.slow) for f in ("standard", "one-stage"))]
 
 
 @pytest.fixture(scope="module", params=FORMS)
