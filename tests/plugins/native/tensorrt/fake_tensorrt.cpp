@@ -6,7 +6,8 @@
 // plugins; each profile's least and most batch, height, width) as the tests' tiny ONNX model
 // computes: the whole picture (score 0.9, class 0), and a fixed box whose score is half the mean
 // grey level / 255 (class 2). $CN2_FAKE_TENSORRT_FAILS names what is to fail,
-// $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns.
+// $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns. As TensorRT's, it keeps the first
+// logger that it is given, and warns of another.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -125,6 +126,8 @@ void compute(void* data) {
   }
 }
 
+ILogger* kept_logger = nullptr;
+
 using Launch = int (*)(void* stream, void (*)(void*), void*);
 
 struct Engine;
@@ -216,7 +219,11 @@ struct Engine final : ICudaEngine, apiv::UnusedVCudaEngine {
     return dims({side[0], side[1], side[2], 3});
   }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override {
-    return fails("context") ? nullptr : new Context(*this);
+    if (fails("context")) {
+      return nullptr;
+    }
+    kept_logger->log(ILogger::Severity::kVERBOSE, "fake: a context");
+    return new Context(*this);
   }
 
   Plan plan;
@@ -280,6 +287,9 @@ struct Runtime final : IRuntime, apiv::UnusedVRuntime {
       logger.log(ILogger::Severity::kERROR, why);
       return nullptr;
     }
+    if (fails("nothing")) {
+      logger.log(ILogger::Severity::kERROR, "fake: an error, yet it goes on");
+    }
     return new Engine(std::move(plan));
   }
 
@@ -297,7 +307,11 @@ void* createInferRuntime_INTERNAL(void* logger, int32_t version) noexcept {
     target.log(ILogger::Severity::kERROR, "fake: no runtime");
     return nullptr;
   }
-  return static_cast<IRuntime*>(new Runtime(target));
+  if (kept_logger != nullptr && kept_logger != &target) {
+    kept_logger->log(ILogger::Severity::kWARNING, "fake: another logger");
+  }
+  kept_logger = kept_logger == nullptr ? &target : kept_logger;
+  return static_cast<IRuntime*>(new Runtime(*kept_logger));
 }
 
 int32_t getInferLibVersion() noexcept {
