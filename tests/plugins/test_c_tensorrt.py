@@ -147,6 +147,23 @@ def test_a_stream_of_the_callers(gpu10: FakeGpu) -> None:
     assert 0 < used[0] < used[1] < used[2] == used[3]  # the last runs on CUDA's default stream
 
 
+def test_a_stream_of_the_callers_may_go_after_the_call(gpu10: FakeGpu) -> None:
+    """Neither a call of other sizes nor the end of the context asks anything of it."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "stream = c_void_p(); cuda.cuCtxPushCurrent_v2(c_void_p(1))\n"
+        "cuda.cuStreamCreate(byref(stream), 1)\n"
+        "found, counts = (Detection * 3)(), (c_size_t * 1)()\n"
+        "options = DetectOptions(score_threshold=-1.0, cuda_stream=stream.value)\n"
+        "given = (model.context, byref(picture(204)), 1, byref(options), found, 3, counts)\n"
+        "library.check(library.detect(*given))\n"
+        "cuda.cuStreamDestroy_v2(stream); cuda.cuCtxPopCurrent_v2(byref(c_void_p()))\n"
+        "model.detect([picture(1), picture(2)])\nmodel.close()\n"
+        "print(counts[0], cuda.fake_cuda_live(), cuda.fake_cuda_used_destroyed())\n"
+    )
+    assert said == "2 0 0\n"
+
+
 def test_a_context_per_thread(gpu10: FakeGpu, tiny: Model) -> None:
     gpu10.write()
     said = gpu10.run(

@@ -62,6 +62,7 @@ void TensorrtWork::begin(size_t slot, const EngineInput& input) {
   const cuda::Handle stream = input.cuda_stream != nullptr ? input.cuda_stream : own_stream_.get();
   prepare({input.batch, {input.height, input.width}}, stream);
   last_stream_ = stream;
+  ++under_way_;
   Slot& own = slots_[slot];
   own.layout = layout_;
   own.outputs.reserve(layout_.bytes);
@@ -82,6 +83,9 @@ EngineOutput TensorrtWork::finish(size_t slot) {
   const Slot& own = slots_[slot];
   cuda::check(cuda::driver().await(own.end.get()), CN2_INFERENCE_ERROR, shared_.path, ": ",
               shared_.name, " failed on cuda:", shared_.device);
+  if (--under_way_ == 0) {
+    last_stream_ = nullptr;
+  }
   EngineOutput output;
   output.rows = own.layout.rows;
   const uint8_t* base = own.outputs.data();
@@ -106,6 +110,7 @@ void TensorrtWork::abandon() {
     cuda::driver().synchronize(last_stream_);
     last_stream_ = nullptr;
   }
+  under_way_ = 0;
 }
 
 // Whatever depends on the sizes, where they are not those of the last run.
