@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c_library import Model, image
+from c_library import UNAVAILABLE, Model, image
 from cn2.runtime.canvas import CanvasRule
 from fake_backend import make_manifest
 from native_libraries import INCLUDE, ROOT, missing
@@ -283,6 +283,20 @@ def test_a_run_that_fails_is_one_line_and_the_context_stays_good(
     assert first.startswith("2 " if failing == "output" else "4 ")
     assert good.startswith("[0.9, 0.4]")
     assert live == "0"
+
+
+def test_a_device_that_is_lost_does_not_end_the_process(gpu10: FakeGpu) -> None:
+    """What was on it is leaked when the model is closed."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "model.detect([picture(204)])\nos.environ['CN2_FAKE_CUDA_FAILS'] = 'push'\n"
+        "try: model.detect([picture(204)])\n"
+        "except Failed as error: print(error.status, error)\n"
+        "model.close()\nprint(cuda.fake_cuda_live() > 0)\n"
+    )
+    detect, leaked = said.splitlines()
+    assert detect.startswith(f"{UNAVAILABLE} cuCtxPushCurrent: ")
+    assert leaked == "True"
 
 
 def test_device_memory_that_runs_out(gpu10: FakeGpu) -> None:

@@ -161,6 +161,9 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
 }
 
 int cuCtxPushCurrent_v2(void *context) {
+  if (fails("push")) {
+    return NOT_SUPPORTED;
+  }
   depth++;
   return context == NULL;
 }
