@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c_library import UNAVAILABLE, Model, image
+from c_library import MODEL_ERROR, UNAVAILABLE, Model, image
 from cn2.runtime.canvas import CanvasRule
 from fake_backend import make_manifest
 from native_libraries import INCLUDE, ROOT, missing
-from tensorrt_fakes import FIXED_PLAN, FakeGpu
+from tensorrt_fakes import FIXED_PLAN, PLAN, FakeGpu
 
 SUMMARY = "show(model.detect([picture(204), picture(50, 32, 48), picture(100)]))\n"
 OPEN = "model = library.open(engine)\n"
@@ -66,6 +66,20 @@ def test_detections_are_those_of_the_onnx_file(gpu: FakeGpu, tiny: Model) -> Non
     assert runtime.endswith(" on cuda:0, standard operators")
     assert high.startswith("[0.9] ")
     assert live == "0"  # all is given back
+
+
+def test_version_compatible_engines_bring_code_of_their_own(gpu: FakeGpu) -> None:
+    """It is allowed to run where the sidecar says so, and nowhere else."""
+    plan = f"{PLAN} host_code"
+    gpu.write(plan, build={"options": {"version_compatible": True}})
+    assert gpu.refusal()[0] == 0
+    for options in (None, {}, {"version_compatible": False}, {"version_compatible": 1}):
+        gpu.write(plan, build={"options": options})
+        status, message = gpu.refusal()
+        assert (status, "fake: host code" in message) == (MODEL_ERROR, True), message
+    for build in ({}, None):
+        gpu.write(build=build)
+        assert gpu.refusal()[0] == 0
 
 
 def test_groups_of_a_call_use_two_slots_in_turn(gpu10: FakeGpu, tiny: Model) -> None:

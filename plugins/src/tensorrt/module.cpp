@@ -57,6 +57,9 @@ bool load_plugins(cn2_tensorrt_engine& made, const char* path, cn2_tensorrt_why*
 
 bool read_plan(cn2_tensorrt_engine& made, const cn2_tensorrt_request& request,
                cn2_tensorrt_why* why) {
+  if (request.host_code != 0) {
+    made.runtime->setEngineHostCodeAllowed(true);
+  }
   forget_errors();
   made.engine.reset(made.runtime->deserializeCudaEngine(request.plan, request.plan_size));
   if (made.engine == nullptr) {

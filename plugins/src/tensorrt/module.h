@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define CN2_TENSORRT_MODULE_VERSION 1
+#define CN2_TENSORRT_MODULE_VERSION 2
 #define CN2_TENSORRT_MAX_DIMENSIONS 8
 #define CN2_TENSORRT_WHY 512
 
@@ -49,6 +49,7 @@ typedef struct cn2_tensorrt_request {
   const char* plugins; /* the plugin library; null: none */
   const void* plan;
   size_t plan_size;
+  int32_t host_code; /* 1: the plan may run code of its own on the host */
   cn2_tensorrt_log log;
 } cn2_tensorrt_request;
 

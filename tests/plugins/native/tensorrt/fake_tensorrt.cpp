@@ -1,9 +1,9 @@
 // TensorRT for tests, compiled against the headers of either version. It "runs" plans like
 //
-//     fake plan -1 -1 -1 2 threshold plugins profile 1 4 64 128 64 128 profile ...
+//     fake plan -1 -1 -1 2 threshold plugins host_code profile 1 4 64 128 64 128 profile ...
 //
-// (batch, height and width of images, detections per picture; whether it takes a threshold and needs
-// plugins; each profile's least and most batch, height, width) as the tests' tiny ONNX model
+// (batch, height and width of images, detections per picture; whether it takes a threshold, needs
+// plugins, and brings code of its own; each profile's least and most batch, height, width) as the tests' tiny ONNX model
 // computes: the whole picture (score 0.9, class 0), and a fixed box whose score is half the mean
 // grey level / 255 (class 2). $CN2_FAKE_TENSORRT_FAILS names what is to fail,
 // $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns. As TensorRT's, it keeps the first
@@ -43,7 +43,7 @@ struct Box {
 
 struct Plan {
   int batch = 0, height = 0, width = 0, rows = 0;
-  bool threshold = false, plugins = false, valid = false;
+  bool threshold = false, plugins = false, host_code = false, valid = false;
   std::vector<Box> profiles;
 };
 
@@ -60,6 +60,8 @@ Plan parse(const void* data, size_t size) {
       plan.threshold = true;
     } else if (word == "plugins") {
       plan.plugins = true;
+    } else if (word == "host_code") {
+      plan.host_code = true;
     } else if (word == "profile") {
       Box box{};
       for (int i = 0; i < 3; ++i) {
@@ -278,12 +280,15 @@ struct Runtime final : IRuntime, apiv::UnusedVRuntime {
   explicit Runtime(ILogger& target) : logger(target) { mImpl = this; }
 
   IPluginRegistry& getPluginRegistry() noexcept override { return registry; }
+  void setEngineHostCodeAllowed(bool allowed) noexcept override { host_code = allowed; }
   ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override {
     logger.log(ILogger::Severity::kINFO, "fake: deserializing");
     Plan plan = parse(blob, size);
-    if (!plan.valid || (plan.plugins && !registry.loaded)) {
-      const char* why =
-          plan.valid ? "fake: no creator of PyramidRoIAlign" : "fake: no plan\nof ours";
+    if (plan.host_code != host_code || !plan.valid || (plan.plugins && !registry.loaded)) {
+      const char* why = plan.host_code != host_code
+                            ? "fake: host code, or none, against the runtime"
+                        : plan.valid ? "fake: no creator of PyramidRoIAlign"
+                                     : "fake: no plan\nof ours";
       logger.log(ILogger::Severity::kERROR, why);
       return nullptr;
     }
@@ -295,6 +300,7 @@ struct Runtime final : IRuntime, apiv::UnusedVRuntime {
 
   ILogger& logger;
   Registry registry;
+  bool host_code = false;
 };
 
 }  // namespace
