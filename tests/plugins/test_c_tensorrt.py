@@ -299,6 +299,20 @@ def test_a_run_that_fails_is_one_line_and_the_context_stays_good(
     assert live == "0"
 
 
+def test_a_run_of_infer_that_fails_is_waited_for(gpu10: FakeGpu) -> None:
+    """What was begun reads the caller's memory."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "canvas = np.zeros((1, 64, 96, 3), np.uint8); sizes = np.full((1, 2), 9, np.int32)\n"
+        "given = (canvas.ctypes.data, 1, 64, 96, sizes.ctypes.data, None, byref(RawDetections()))\n"
+        "os.environ['CN2_FAKE_TENSORRT_FAILS'] = 'enqueue'; calls()\n"
+        "print(library.infer(model.context, *given)); print(calls().split()[-2:])\n"
+        "os.environ['CN2_FAKE_TENSORRT_FAILS'] = ''\n"
+        "print(library.infer(model.context, *given))\n"
+    )
+    assert said == "4\n['upload', 'synchronize']\n0\n"
+
+
 def test_a_device_that_is_lost_does_not_end_the_process(gpu10: FakeGpu) -> None:
     """What was on it is leaked when the model is closed."""
     gpu10.write()
