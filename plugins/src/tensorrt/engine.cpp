@@ -123,6 +123,10 @@ void deserialize(TensorrtShared& shared, const TensorrtLibrary& library,
                                         write_log};
   cn2_tensorrt_why why{};
   shared.engine = shared.module.open(&request, &why);
+  if (shared.engine == nullptr && why.is_plugins != 0) {
+    fail(CN2_UNAVAILABLE, shared.path, ": ", shared.name, " cannot load ", plugins, " (",
+         shorten(why.text), "); torn, or not for this machine: install libcn2 again");
+  }
   if (shared.engine == nullptr) {
     fail(CN2_MODEL_ERROR, shared.path, ": ", shared.name, " cannot load it (", shorten(why.text),
          "); an engine runs where TensorRT has the version and the GPU that it was built for");

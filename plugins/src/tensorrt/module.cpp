@@ -50,6 +50,7 @@ bool start_runtime(cn2_tensorrt_engine& made, const cn2_tensorrt_request& reques
 bool load_plugins(cn2_tensorrt_engine& made, const char* path, cn2_tensorrt_why* why) {
   forget_errors();
   if (path != nullptr && made.runtime->getPluginRegistry().loadLibrary(path) == nullptr) {
+    why->is_plugins = 1;
     return explain(why, first_error("the plugin library cannot be loaded"));
   }
   return true;

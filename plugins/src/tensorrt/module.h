@@ -26,6 +26,7 @@ typedef void (*cn2_tensorrt_log)(int32_t level, const char* message);
 
 typedef struct cn2_tensorrt_why {
   char text[CN2_TENSORRT_WHY];
+  int32_t is_plugins; /* 1: the plugin library does not load; the plan was not looked at */
 } cn2_tensorrt_why;
 
 typedef struct cn2_tensorrt_shape {
