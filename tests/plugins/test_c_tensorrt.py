@@ -102,24 +102,24 @@ def test_groups_of_a_call_use_two_slots_in_turn(gpu10: FakeGpu, tiny: Model) -> 
     assert numbers == "6 True 3.0 3.0"  # canvases, sizes, results of two slots; a tick per event
 
 
-def test_a_fixed_canvas_runs_as_a_graph_from_the_second_time_on(gpu: FakeGpu, tiny: Model) -> None:
+def test_a_fixed_canvas_runs_as_a_graph_from_the_third_time_on(gpu: FakeGpu, tiny: Model) -> None:
     gpu.write(FIXED_PLAN, FIXED)
     said = gpu.run(
-        OPEN + "for level in (204, 50, 100):\n"
+        OPEN + "for level in (204, 50, 100, 150):\n"
         "  calls(); show(model.detect([picture(level)])); print(calls())\n"
         "calls(); model.detect([picture(1), picture(2)]); print(calls())\n"
         "model.close()\nprint(cuda.fake_cuda_live())\n"
     )
     lines = said.splitlines()
-    assert "\n".join([*lines[0:6:2], ""]) == shown(tiny, *[(n, 64, 96) for n in (204, 50, 100)])
-    first, second, third = (line.split() for line in lines[1:6:2])
-    assert "run" in first
-    assert "begin_capture" not in first
-    assert second[2:-2] == ["begin_capture", "record", "end_capture", "instantiate", "launch"]
-    assert third == ["upload", "upload", "launch", "download", "await"]
-    assert "run" in lines[6].split()  # another batch
-    assert "launch" not in lines[6].split()
-    assert lines[7] == "0"
+    levels = (204, 50, 100, 150)
+    assert "\n".join([*lines[0:8:2], ""]) == shown(tiny, *[(n, 64, 96) for n in levels])
+    *before, third, fourth = (line.split() for line in lines[1:8:2])
+    assert all("run" in one and "begin_capture" not in one for one in before)
+    assert third[2:-2] == ["begin_capture", "record", "end_capture", "instantiate", "launch"]
+    assert fourth == ["upload", "upload", "launch", "download", "await"]
+    assert "run" in lines[8].split()  # another batch
+    assert "launch" not in lines[8].split()
+    assert lines[9] == "0"
 
 
 @pytest.mark.parametrize("failing", ["begin_capture", "end_capture", "instantiate", "record"])

@@ -12,6 +12,7 @@ namespace cn2 {
 namespace {
 
 constexpr size_t kAlignment = 256;  // bytes, of tensors in device memory
+constexpr int64_t kRunsBeforeGraph = 2;
 
 size_t align(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -214,10 +215,12 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
       CN2_INFERENCE_ERROR, "picture sizes to the device");
 }
 
-// The first run of a shape as it is, as TensorRT needs one before it can be captured; then, where
-// the model's canvas is fixed, as a graph.
+// The first runs of a shape as they are: TensorRT needs one before it can be captured, and calls of
+// two full groups and a rest would capture each time. Then, where the model's canvas is fixed, as a
+// graph.
 void TensorrtWork::enqueue(cuda::Handle stream) {
-  if (runs_ > 0 && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
+  if (runs_ >= kRunsBeforeGraph && graphs_work_ && shared_.manifest.canvas.fixed &&
+      graph_.get() == nullptr) {
     graphs_work_ = capture();
   }
   if (graph_.get() != nullptr) {

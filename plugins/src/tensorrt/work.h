@@ -76,7 +76,7 @@ class TensorrtWork {
   Layout layout_{};
   int64_t runs_ = 0;  // of this shape
   bool graphs_work_ = true;
-  cuda::Graph graph_;  // of this shape; none before the second run
+  cuda::Graph graph_;  // of this shape; none before the third run
 };
 
 }  // namespace cn2
