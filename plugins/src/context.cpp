@@ -260,8 +260,13 @@ EngineOutput Context::infer(const EngineInput& input, const CallOptions& options
   call.picture_sizes = input.picture_sizes;
   check_input(model_->manifest, call);
   timings_ = {};
-  begin(0, call);
-  return finish(0, call.batch);
+  try {
+    begin(0, call);
+    return finish(0, call.batch);
+  } catch (...) {
+    engine_run_->abandon();
+    throw;
+  }
 }
 
 }  // namespace cn2

@@ -122,5 +122,18 @@ class Current {
   Current& operator=(const Current&) = delete;
 };
 
+// For destructors: whether the context could be made current, and `release` was called in it. Where
+// it cannot, as the device is lost, what is of it can only be leaked.
+template <class Release>
+bool release_in(const PrimaryContext& context, const Release& release) noexcept {
+  try {
+    const Current current(context);
+    release();
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 }  // namespace cuda
 }  // namespace cn2

@@ -30,6 +30,23 @@ std::string optional_text(Fields& fields, std::string_view key) {
   return fields.find(key) == nullptr ? "" : fields.string(key);
 }
 
+// The value of a key; null where the value is no object, or lacks it.
+const json::Value* member(const json::Value* value, std::string_view key) {
+  const auto* object = value == nullptr ? nullptr : std::get_if<json::Object>(&value->held);
+  if (object == nullptr) {
+    return nullptr;
+  }
+  const auto found = object->find(key);
+  return found == object->end() ? nullptr : &found->second;
+}
+
+// build.options.version_compatible, true
+bool asks_for_host_code(const json::Value* build) {
+  const json::Value* option = member(member(build, "options"), "version_compatible");
+  const bool* said = option == nullptr ? nullptr : std::get_if<bool>(&option->held);
+  return said != nullptr && *said;
+}
+
 }  // namespace
 
 EngineSidecar read_engine_sidecar(const std::string& path) {
@@ -42,8 +59,9 @@ EngineSidecar read_engine_sidecar(const std::string& path) {
   sidecar.sha256 = fields.string("sha256");
   sidecar.is_rtx = fields.choice("runtime", {"tensorrt", "tensorrt-rtx"}) == "tensorrt-rtx";
   sidecar.version = optional_text(fields, "version");
+  sidecar.is_version_compatible = asks_for_host_code(fields.find("build"));
   // For other readers; the plan itself says how it is to be run.
-  for (const char* key : {"targets", "device", "profiles", "precision", "build"}) {
+  for (const char* key : {"targets", "device", "profiles", "precision"}) {
     fields.find(key);
   }
   fields.finish();

@@ -11,6 +11,7 @@ struct EngineSidecar {
   std::string sha256;   // of the plan
   bool is_rtx = false;  // built by TensorRT-RTX
   std::string version;  // of the library that built it: "10.14.1.48"; empty: not known
+  bool is_version_compatible = false;  // built with --version-compatible: it brings code of its own
 };
 
 // Throws Error (CN2_MODEL_ERROR): the sidecar of the plan at `path` is missing or torn.

@@ -45,6 +45,16 @@ def test_pictures_in_device_memory_never_come_to_the_host(gpu: FakeGpu) -> None:
     assert lines[9] == "0"
 
 
+def test_a_device_that_is_lost_does_not_end_the_process(gpu: FakeGpu) -> None:
+    gpu.add_kernels()
+    said = gpu.run(
+        OPEN + "model.detect([picture(204, memory=1)])\n"
+        "os.environ['CN2_FAKE_CUDA_FAILS'] = 'push'\nmodel.close()\n"
+        "print(cuda.fake_cuda_live() > 0)\n"
+    )
+    assert said == "True\n"
+
+
 def test_without_the_kernels_they_are_copied_to_the_host(gpu: FakeGpu) -> None:
     said = gpu.run(
         OPEN + PICTURES + TENSORS + "show(model.detect([image(pixels, memory=1)]))\n"

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c_library import Model, image
+from c_library import MODEL_ERROR, UNAVAILABLE, Model, image
 from cn2.runtime.canvas import CanvasRule
 from fake_backend import make_manifest
 from native_libraries import INCLUDE, ROOT, missing
-from tensorrt_fakes import FIXED_PLAN, FakeGpu
+from tensorrt_fakes import FIXED_PLAN, PLAN, FakeGpu
 
 SUMMARY = "show(model.detect([picture(204), picture(50, 32, 48), picture(100)]))\n"
 OPEN = "model = library.open(engine)\n"
@@ -68,6 +68,20 @@ def test_detections_are_those_of_the_onnx_file(gpu: FakeGpu, tiny: Model) -> Non
     assert live == "0"  # all is given back
 
 
+def test_version_compatible_engines_bring_code_of_their_own(gpu: FakeGpu) -> None:
+    """It is allowed to run where the sidecar says so, and nowhere else."""
+    plan = f"{PLAN} host_code"
+    gpu.write(plan, build={"options": {"version_compatible": True}})
+    assert gpu.refusal()[0] == 0
+    for options in (None, {}, {"version_compatible": False}, {"version_compatible": 1}):
+        gpu.write(plan, build={"options": options})
+        status, message = gpu.refusal()
+        assert (status, "fake: host code" in message) == (MODEL_ERROR, True), message
+    for build in ({}, None):
+        gpu.write(build=build)
+        assert gpu.refusal()[0] == 0
+
+
 def test_groups_of_a_call_use_two_slots_in_turn(gpu10: FakeGpu, tiny: Model) -> None:
     """Nine pictures of one canvas: 4, 4, 1; a group is uploaded before the last is awaited."""
     gpu10.write()
@@ -88,24 +102,24 @@ def test_groups_of_a_call_use_two_slots_in_turn(gpu10: FakeGpu, tiny: Model) -> 
     assert numbers == "6 True 3.0 3.0"  # canvases, sizes, results of two slots; a tick per event
 
 
-def test_a_fixed_canvas_runs_as_a_graph_from_the_second_time_on(gpu: FakeGpu, tiny: Model) -> None:
+def test_a_fixed_canvas_runs_as_a_graph_from_the_third_time_on(gpu: FakeGpu, tiny: Model) -> None:
     gpu.write(FIXED_PLAN, FIXED)
     said = gpu.run(
-        OPEN + "for level in (204, 50, 100):\n"
+        OPEN + "for level in (204, 50, 100, 150):\n"
         "  calls(); show(model.detect([picture(level)])); print(calls())\n"
         "calls(); model.detect([picture(1), picture(2)]); print(calls())\n"
         "model.close()\nprint(cuda.fake_cuda_live())\n"
     )
     lines = said.splitlines()
-    assert "\n".join([*lines[0:6:2], ""]) == shown(tiny, *[(n, 64, 96) for n in (204, 50, 100)])
-    first, second, third = (line.split() for line in lines[1:6:2])
-    assert "run" in first
-    assert "begin_capture" not in first
-    assert second[2:-2] == ["begin_capture", "record", "end_capture", "instantiate", "launch"]
-    assert third == ["upload", "upload", "launch", "download", "await"]
-    assert "run" in lines[6].split()  # another batch
-    assert "launch" not in lines[6].split()
-    assert lines[7] == "0"
+    levels = (204, 50, 100, 150)
+    assert "\n".join([*lines[0:8:2], ""]) == shown(tiny, *[(n, 64, 96) for n in levels])
+    *before, third, fourth = (line.split() for line in lines[1:8:2])
+    assert all("run" in one and "begin_capture" not in one for one in before)
+    assert third[2:-2] == ["begin_capture", "record", "end_capture", "instantiate", "launch"]
+    assert fourth == ["upload", "upload", "launch", "download", "await"]
+    assert "run" in lines[8].split()  # another batch
+    assert "launch" not in lines[8].split()
+    assert lines[9] == "0"
 
 
 @pytest.mark.parametrize("failing", ["begin_capture", "end_capture", "instantiate", "record"])
@@ -145,6 +159,23 @@ def test_a_stream_of_the_callers(gpu10: FakeGpu) -> None:
     used = [int(line.split()[1]) for line in said.splitlines()]
     assert [line.split()[0] for line in said.splitlines()] == ["2"] * 4
     assert 0 < used[0] < used[1] < used[2] == used[3]  # the last runs on CUDA's default stream
+
+
+def test_a_stream_of_the_callers_may_go_after_the_call(gpu10: FakeGpu) -> None:
+    """Neither a call of other sizes nor the end of the context asks anything of it."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "stream = c_void_p(); cuda.cuCtxPushCurrent_v2(c_void_p(1))\n"
+        "cuda.cuStreamCreate(byref(stream), 1)\n"
+        "found, counts = (Detection * 3)(), (c_size_t * 1)()\n"
+        "options = DetectOptions(score_threshold=-1.0, cuda_stream=stream.value)\n"
+        "given = (model.context, byref(picture(204)), 1, byref(options), found, 3, counts)\n"
+        "library.check(library.detect(*given))\n"
+        "cuda.cuStreamDestroy_v2(stream); cuda.cuCtxPopCurrent_v2(byref(c_void_p()))\n"
+        "model.detect([picture(1), picture(2)])\nmodel.close()\n"
+        "print(counts[0], cuda.fake_cuda_live(), cuda.fake_cuda_used_destroyed())\n"
+    )
+    assert said == "2 0 0\n"
 
 
 def test_a_context_per_thread(gpu10: FakeGpu, tiny: Model) -> None:
@@ -266,6 +297,34 @@ def test_a_run_that_fails_is_one_line_and_the_context_stays_good(
     assert first.startswith("2 " if failing == "output" else "4 ")
     assert good.startswith("[0.9, 0.4]")
     assert live == "0"
+
+
+def test_a_run_of_infer_that_fails_is_waited_for(gpu10: FakeGpu) -> None:
+    """What was begun reads the caller's memory."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "canvas = np.zeros((1, 64, 96, 3), np.uint8); sizes = np.full((1, 2), 9, np.int32)\n"
+        "given = (canvas.ctypes.data, 1, 64, 96, sizes.ctypes.data, None, byref(RawDetections()))\n"
+        "os.environ['CN2_FAKE_TENSORRT_FAILS'] = 'enqueue'; calls()\n"
+        "print(library.infer(model.context, *given)); print(calls().split()[-2:])\n"
+        "os.environ['CN2_FAKE_TENSORRT_FAILS'] = ''\n"
+        "print(library.infer(model.context, *given))\n"
+    )
+    assert said == "4\n['upload', 'synchronize']\n0\n"
+
+
+def test_a_device_that_is_lost_does_not_end_the_process(gpu10: FakeGpu) -> None:
+    """What was on it is leaked when the model is closed."""
+    gpu10.write()
+    said = gpu10.run(
+        OPEN + "model.detect([picture(204)])\nos.environ['CN2_FAKE_CUDA_FAILS'] = 'push'\n"
+        "try: model.detect([picture(204)])\n"
+        "except Failed as error: print(error.status, error)\n"
+        "model.close()\nprint(cuda.fake_cuda_live() > 0)\n"
+    )
+    detect, leaked = said.splitlines()
+    assert detect.startswith(f"{UNAVAILABLE} cuCtxPushCurrent: ")
+    assert leaked == "True"
 
 
 def test_device_memory_that_runs_out(gpu10: FakeGpu) -> None:

@@ -128,7 +128,8 @@ def test_fused_operators_need_the_plugin_library(gpu: FakeGpu) -> None:
     status, message = gpu.refusal()
     assert status == 0, message
     status, message = gpu.refusal(CN2_FAKE_TENSORRT_FAILS="plugins")
-    assert (status, "the plugin library cannot be loaded" in message) == (MODEL_ERROR, True)
+    wanted = f"{gpu.libraries / PLUGINS} (the plugin library cannot be loaded); torn, or not for"
+    assert (status, wanted in message) == (UNAVAILABLE, True), message
 
 
 def test_a_context_that_cannot_be_made(gpu: FakeGpu) -> None:
@@ -145,6 +146,30 @@ def test_a_context_that_cannot_be_made(gpu: FakeGpu) -> None:
     assert said.startswith("5 ")
     assert "makes no context (createExecutionContext failed)" in said
     assert live == "0"
+
+
+def test_the_log_outlives_the_engine_that_was_opened_first(gpu: FakeGpu) -> None:
+    """TensorRT keeps the first logger that it is given."""
+    said = gpu.run(
+        "library.set_log(hear, None, 0)\n"
+        "first, second = library.open(engine), library.open(engine)\nfirst.close()\n"
+        "said.clear(); Model(library, second.handle)\n"
+        "print(said); said.clear(); library.open(engine)\n"
+        "print([text for level, text in said if level > 1])\n"
+    )
+    context, warnings = said.splitlines()
+    assert "(0, 'tensorrt: fake: a context')" in context
+    assert warnings == "[]"
+
+
+def test_a_failure_does_not_tell_an_error_of_an_earlier_call(gpu: FakeGpu) -> None:
+    program = "options, handle, context = ModelOptions(), c_void_p(), c_void_p()\n"
+    program += "opened = library.model_open(str(engine).encode(), byref(options), byref(handle))\n"
+    program += "library.check(opened); os.environ['CN2_FAKE_TENSORRT_FAILS'] = 'context'\n"
+    program += "library.context_create(handle, byref(context))\n"
+    program += "print(library.last_error().decode())\n"
+    said = gpu.run(program, CN2_FAKE_TENSORRT_FAILS="nothing")
+    assert "makes no context (createExecutionContext failed)" in said
 
 
 def test_the_real_tensorrt_rtx_without_a_driver(gpu: FakeGpu) -> None:

@@ -9,8 +9,9 @@ OrtDevice::OrtDevice(const cn2_cuda_module& kernels, int device)
 }
 
 OrtDevice::~OrtDevice() {
-  const cuda::Current current(context_);
-  buffers_.reset();
+  if (!cuda::release_in(context_, [&] { buffers_.reset(); })) {
+    static_cast<void>(buffers_.release());
+  }
 }
 
 void OrtDevice::check(const Pixels& picture, Name what) const {

@@ -111,13 +111,22 @@ int choose_device(const std::string& path, const EngineOptions& options) {
   return options.cuda_device.value_or(0);
 }
 
-void deserialize(TensorrtShared& shared, const TensorrtLibrary& library) {
+void deserialize(TensorrtShared& shared, const TensorrtLibrary& library,
+                 const EngineSidecar& sidecar) {
   const std::string plugins = find_plugins(shared.path, shared.manifest);
   const MappedFile plan(shared.path);
-  const cn2_tensorrt_request request = {library.handle, plugins.empty() ? nullptr : plugins.c_str(),
-                                        plan.bytes().data(), plan.bytes().size(), write_log};
+  const cn2_tensorrt_request request = {library.handle,
+                                        plugins.empty() ? nullptr : plugins.c_str(),
+                                        plan.bytes().data(),
+                                        plan.bytes().size(),
+                                        sidecar.is_version_compatible,
+                                        write_log};
   cn2_tensorrt_why why{};
   shared.engine = shared.module.open(&request, &why);
+  if (shared.engine == nullptr && why.is_plugins != 0) {
+    fail(CN2_UNAVAILABLE, shared.path, ": ", shared.name, " cannot load ", plugins, " (",
+         shorten(why.text), "); torn, or not for this machine: install libcn2 again");
+  }
   if (shared.engine == nullptr) {
     fail(CN2_MODEL_ERROR, shared.path, ": ", shared.name, " cannot load it (", shorten(why.text),
          "); an engine runs where TensorRT has the version and the GPU that it was built for");
@@ -135,7 +144,7 @@ std::unique_ptr<Engine> open_tensorrt_engine(const std::string& path, const Mani
   const cn2_tensorrt_module& module = load_tensorrt_module(library);
   auto shared = std::make_unique<TensorrtShared>(path, name_of(library), manifest, device, module);
   const cuda::Current current(shared->context);
-  deserialize(*shared, library);
+  deserialize(*shared, library, sidecar);
   shared->takes_threshold = check_graph(*shared);
   shared->profiles = read_profiles(module, shared->engine, path);
   shared->kernels = find_cuda_module();

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace cn2 {
 namespace {
+
+thread_local Line logged_error;  // the first since forget_errors
 
 // The numbers of cn2.h: debug, info, warning, error.
 int32_t log_level(nvinfer1::ILogger::Severity severity) {
@@ -41,23 +44,30 @@ bool explain(cn2_tensorrt_why* why, const Line& said) noexcept {
   return explain(why, said.text);
 }
 
-void Logger::log(Severity severity, nvinfer1::AsciiChar const* message) noexcept {
-  if (severity == Severity::kERROR || severity == Severity::kINTERNAL_ERROR) {
-    const std::lock_guard<std::mutex> guard(mutex_);
-    if (error_.text[0] == '\0') {
-      error_.assign(message);
-    }
-  }
-  log_(log_level(severity), message);
+Logger& Logger::get(cn2_tensorrt_log target) noexcept {
+  alignas(Logger) static unsigned char memory[sizeof(Logger)];
+  static Logger* const logger = new (memory) Logger;
+  logger->log_ = target;
+  return *logger;
 }
 
-Line Logger::last_error(const char* otherwise) noexcept {
-  const std::lock_guard<std::mutex> guard(mutex_);
-  Line said = error_;
+void Logger::log(Severity severity, nvinfer1::AsciiChar const* message) noexcept {
+  const bool is_error = severity == Severity::kERROR || severity == Severity::kINTERNAL_ERROR;
+  if (is_error && logged_error.text[0] == '\0') {
+    logged_error.assign(message);
+  }
+  log_.load()(log_level(severity), message);
+}
+
+void forget_errors() noexcept {
+  logged_error = {};
+}
+
+Line first_error(const char* otherwise) noexcept {
+  Line said = logged_error;
   if (said.text[0] == '\0') {
     said.assign(otherwise);
   }
-  error_ = {};
   return said;
 }
 

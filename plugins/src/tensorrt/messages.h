@@ -24,18 +24,21 @@ bool explain(cn2_tensorrt_why* why, const char* said) noexcept;
 
 class Logger final : public nvinfer1::ILogger {
  public:
-  explicit Logger(cn2_tensorrt_log target) : log_(target) {}
+  // The only one, which is never destroyed: TensorRT keeps the first that it is given, whatever
+  // runtimes come and go. Its lines go to `target` from now on.
+  static Logger& get(cn2_tensorrt_log target) noexcept;
 
   void log(Severity severity, nvinfer1::AsciiChar const* message) noexcept override;
 
-  // The first error since this was last asked; if there is none, `otherwise`.
-  Line last_error(const char* otherwise) noexcept;
-
  private:
-  cn2_tensorrt_log log_;
-  std::mutex mutex_;  // guards error_
-  Line error_;
+  std::atomic<cn2_tensorrt_log> log_ = nullptr;
 };
+
+// Before a call, on the thread that makes it: what was logged until now is no error of it.
+void forget_errors() noexcept;
+
+// The first error that this thread logged since; if there is none, `otherwise`.
+Line first_error(const char* otherwise) noexcept;
 
 class ErrorRecorder final : public nvinfer1::IErrorRecorder {
  public:

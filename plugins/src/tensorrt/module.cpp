@@ -14,9 +14,6 @@ using nvinfer1::Dims;
 
 // What an engine needs, in the order in which it must not go.
 struct cn2_tensorrt_engine {
-  explicit cn2_tensorrt_engine(cn2_tensorrt_log log) : logger(log) {}
-
-  cn2::Logger logger;
   std::unique_ptr<nvinfer1::IRuntime> runtime;
   std::unique_ptr<nvinfer1::ICudaEngine> engine;
 };
@@ -41,31 +38,39 @@ bool start_runtime(cn2_tensorrt_engine& made, const cn2_tensorrt_request& reques
   if (create == nullptr || version == nullptr) {
     return explain(why, "the library has no createInferRuntime_INTERNAL");
   }
-  made.runtime.reset(static_cast<nvinfer1::IRuntime*>(create(&made.logger, version())));
+  forget_errors();
+  made.runtime.reset(
+      static_cast<nvinfer1::IRuntime*>(create(&Logger::get(request.log), version())));
   if (made.runtime == nullptr) {
-    return explain(why, made.logger.last_error("createInferRuntime failed"));
+    return explain(why, first_error("createInferRuntime failed"));
   }
   return true;
 }
 
 bool load_plugins(cn2_tensorrt_engine& made, const char* path, cn2_tensorrt_why* why) {
+  forget_errors();
   if (path != nullptr && made.runtime->getPluginRegistry().loadLibrary(path) == nullptr) {
-    return explain(why, made.logger.last_error("the plugin library cannot be loaded"));
+    why->is_plugins = 1;
+    return explain(why, first_error("the plugin library cannot be loaded"));
   }
   return true;
 }
 
 bool read_plan(cn2_tensorrt_engine& made, const cn2_tensorrt_request& request,
                cn2_tensorrt_why* why) {
+  if (request.host_code != 0) {
+    made.runtime->setEngineHostCodeAllowed(true);
+  }
+  forget_errors();
   made.engine.reset(made.runtime->deserializeCudaEngine(request.plan, request.plan_size));
   if (made.engine == nullptr) {
-    return explain(why, made.logger.last_error("deserializeCudaEngine failed"));
+    return explain(why, first_error("deserializeCudaEngine failed"));
   }
   return true;
 }
 
 cn2_tensorrt_engine* open(const cn2_tensorrt_request* request, cn2_tensorrt_why* why) {
-  std::unique_ptr<cn2_tensorrt_engine> made(new (std::nothrow) cn2_tensorrt_engine(request->log));
+  std::unique_ptr<cn2_tensorrt_engine> made(new (std::nothrow) cn2_tensorrt_engine());
   if (made == nullptr) {
     explain(why, "out of memory");
     return nullptr;
@@ -113,11 +118,12 @@ void profile_shape(const cn2_tensorrt_engine* engine, int32_t profile, const cha
 
 cn2_tensorrt_context* create_context(cn2_tensorrt_engine* engine, cn2_tensorrt_why* why) {
   std::unique_ptr<cn2_tensorrt_context> made(new (std::nothrow) cn2_tensorrt_context());
+  forget_errors();
   if (made != nullptr) {
     made->context.reset(engine->engine->createExecutionContext());
   }
   if (made == nullptr || made->context == nullptr) {
-    explain(why, engine->logger.last_error("createExecutionContext failed"));
+    explain(why, first_error("createExecutionContext failed"));
     return nullptr;
   }
   made->context->setErrorRecorder(&made->errors);

@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define CN2_TENSORRT_MODULE_VERSION 1
+#define CN2_TENSORRT_MODULE_VERSION 2
 #define CN2_TENSORRT_MAX_DIMENSIONS 8
 #define CN2_TENSORRT_WHY 512
 
@@ -26,6 +26,7 @@ typedef void (*cn2_tensorrt_log)(int32_t level, const char* message);
 
 typedef struct cn2_tensorrt_why {
   char text[CN2_TENSORRT_WHY];
+  int32_t is_plugins; /* 1: the plugin library does not load; the plan was not looked at */
 } cn2_tensorrt_why;
 
 typedef struct cn2_tensorrt_shape {
@@ -49,6 +50,7 @@ typedef struct cn2_tensorrt_request {
   const char* plugins; /* the plugin library; null: none */
   const void* plan;
   size_t plan_size;
+  int32_t host_code; /* 1: the plan may run code of its own on the host */
   cn2_tensorrt_log log;
 } cn2_tensorrt_request;
 

@@ -15,8 +15,7 @@ TensorrtShared::TensorrtShared(std::string plan, std::string library, const Mani
 
 TensorrtShared::~TensorrtShared() {
   if (engine != nullptr) {
-    const cuda::Current current(context);
-    module.close(engine);
+    cuda::release_in(context, [&] { module.close(engine); });
   }
 }
 
@@ -26,8 +25,9 @@ TensorrtRun::TensorrtRun(const TensorrtShared& shared) : shared_(shared) {
 }
 
 TensorrtRun::~TensorrtRun() {
-  const cuda::Current current(shared_.context);
-  work_.reset();
+  if (!cuda::release_in(shared_.context, [&] { work_.reset(); })) {
+    static_cast<void>(work_.release());
+  }
 }
 
 size_t TensorrtRun::slots() const {

@@ -12,6 +12,7 @@ namespace cn2 {
 namespace {
 
 constexpr size_t kAlignment = 256;  // bytes, of tensors in device memory
+constexpr int64_t kRunsBeforeGraph = 2;
 
 size_t align(size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -62,6 +63,7 @@ void TensorrtWork::begin(size_t slot, const EngineInput& input) {
   const cuda::Handle stream = input.cuda_stream != nullptr ? input.cuda_stream : own_stream_.get();
   prepare({input.batch, {input.height, input.width}}, stream);
   last_stream_ = stream;
+  ++under_way_;
   Slot& own = slots_[slot];
   own.layout = layout_;
   own.outputs.reserve(layout_.bytes);
@@ -82,6 +84,9 @@ EngineOutput TensorrtWork::finish(size_t slot) {
   const Slot& own = slots_[slot];
   cuda::check(cuda::driver().await(own.end.get()), CN2_INFERENCE_ERROR, shared_.path, ": ",
               shared_.name, " failed on cuda:", shared_.device);
+  if (--under_way_ == 0) {
+    last_stream_ = nullptr;
+  }
   EngineOutput output;
   output.rows = own.layout.rows;
   const uint8_t* base = own.outputs.data();
@@ -106,6 +111,7 @@ void TensorrtWork::abandon() {
     cuda::driver().synchronize(last_stream_);
     last_stream_ = nullptr;
   }
+  under_way_ = 0;
 }
 
 // Whatever depends on the sizes, where they are not those of the last run.
@@ -209,10 +215,12 @@ void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle
       CN2_INFERENCE_ERROR, "picture sizes to the device");
 }
 
-// The first run of a shape as it is, as TensorRT needs one before it can be captured; then, where
-// the model's canvas is fixed, as a graph.
+// The first runs of a shape as they are: TensorRT needs one before it can be captured, and calls of
+// two full groups and a rest would capture each time. Then, where the model's canvas is fixed, as a
+// graph.
 void TensorrtWork::enqueue(cuda::Handle stream) {
-  if (runs_ > 0 && graphs_work_ && shared_.manifest.canvas.fixed && graph_.get() == nullptr) {
+  if (runs_ >= kRunsBeforeGraph && graphs_work_ && shared_.manifest.canvas.fixed &&
+      graph_.get() == nullptr) {
     graphs_work_ = capture();
   }
   if (graph_.get() != nullptr) {

@@ -65,7 +65,8 @@ class TensorrtWork {
   const TensorrtShared& shared_;
   cn2_tensorrt_context* context_ = nullptr;
   cuda::Stream own_stream_;
-  cuda::Handle last_stream_ = nullptr;
+  cuda::Handle last_stream_ = nullptr;  // of runs under way; afterwards it may be gone
+  size_t under_way_ = 0;                // runs begun and not finished
   std::array<Slot, kSlots> slots_;
   std::optional<CudaPreprocessor> preprocessor_;
   cuda::DeviceBuffer canvases_, small_, outputs_;  // small: picture sizes, threshold
@@ -75,7 +76,7 @@ class TensorrtWork {
   Layout layout_{};
   int64_t runs_ = 0;  // of this shape
   bool graphs_work_ = true;
-  cuda::Graph graph_;  // of this shape; none before the second run
+  cuda::Graph graph_;  // of this shape; none before the third run
 };
 
 }  // namespace cn2

@@ -16,7 +16,8 @@ extern "C" __attribute__((visibility("default"))) void setLoggerFinder(
   cn2::set_logger_finder(finder);
 }
 
-// The version of the domain cn2 (docs/operators.md), which whoever loads the library compares with its own.
+// The version of the domain cn2 (docs/operators.md), for programs that want to know; TensorRT and
+// libcn2 do not ask.
 extern "C" __attribute__((visibility("default"))) uint32_t cn2_operators_version(void) {
   return 1;
 }

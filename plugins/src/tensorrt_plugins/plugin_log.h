@@ -1,4 +1,5 @@
-// The log of the plugins: TensorRT's, where it has given one, else standard error.
+// The log of the plugins: TensorRT's, where it has given one, else standard error. The finder is
+// TensorRT 10's; where 11's and RTX's is asked as if it were, its first method returns 0, no log.
 #pragma once
 
 #include <NvInferRuntime.h>

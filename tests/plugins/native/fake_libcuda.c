@@ -42,12 +42,15 @@ typedef struct graph {
 typedef struct stream {
   graph *captured; /* not null: what comes is kept */
   long used;       /* calls that name it */
+  struct stream *next_destroyed;
 } stream;
 
 static __thread int depth; /* contexts that are current */
 static long live;          /* objects and blocks of memory that were not given back */
 static char done[1 << 16];
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards done */
+static stream *destroyed;   /* streams, kept so that their use is seen */
+static long used_destroyed; /* calls that named one of them */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards done, destroyed */
 
 /* The calls since this was last asked, each a word, as far as they find room. */
 const char *fake_cuda_log(void) {
@@ -68,15 +71,25 @@ long fake_cuda_used(const stream *on) {
   return on->used;
 }
 
+long fake_cuda_used_destroyed(void) {
+  return used_destroyed;
+}
+
 /* Null and the numbers of default streams are no objects. */
 static stream *own_stream(void *on) {
   return (size_t)on < 4096 ? NULL : on;
 }
 
 static void use(void *on) {
+  stream *one;
   if (own_stream(on) != NULL) {
     own_stream(on)->used++;
   }
+  pthread_mutex_lock(&mutex);
+  for (one = destroyed; one != NULL; one = one->next_destroyed) {
+    used_destroyed += one == on;
+  }
+  pthread_mutex_unlock(&mutex);
 }
 
 static int fails(const char *name) {
@@ -148,6 +161,9 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
 }
 
 int cuCtxPushCurrent_v2(void *context) {
+  if (fails("push")) {
+    return NOT_SUPPORTED;
+  }
   depth++;
   return context == NULL;
 }
@@ -233,7 +249,11 @@ int cuStreamCreate(void **created, unsigned flags) {
 }
 
 int cuStreamDestroy_v2(void *on) {
-  return end(on);
+  pthread_mutex_lock(&mutex);
+  ((stream *)on)->next_destroyed = destroyed;
+  destroyed = on;
+  pthread_mutex_unlock(&mutex);
+  return end(NULL);
 }
 
 int cuStreamSynchronize(void *on) {

@@ -1,12 +1,13 @@
 // TensorRT for tests, compiled against the headers of either version. It "runs" plans like
 //
-//     fake plan -1 -1 -1 2 threshold plugins profile 1 4 64 128 64 128 profile ...
+//     fake plan -1 -1 -1 2 threshold plugins host_code profile 1 4 64 128 64 128 profile ...
 //
-// (batch, height and width of images, detections per picture; whether it takes a threshold and needs
-// plugins; each profile's least and most batch, height, width) as the tests' tiny ONNX model
+// (batch, height and width of images, detections per picture; whether it takes a threshold, needs
+// plugins, and brings code of its own; each profile's least and most batch, height, width) as the tests' tiny ONNX model
 // computes: the whole picture (score 0.9, class 0), and a fixed box whose score is half the mean
 // grey level / 255 (class 2). $CN2_FAKE_TENSORRT_FAILS names what is to fail,
-// $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns.
+// $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns. As TensorRT's, it keeps the first
+// logger that it is given, and warns of another.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -42,7 +43,7 @@ struct Box {
 
 struct Plan {
   int batch = 0, height = 0, width = 0, rows = 0;
-  bool threshold = false, plugins = false, valid = false;
+  bool threshold = false, plugins = false, host_code = false, valid = false;
   std::vector<Box> profiles;
 };
 
@@ -59,6 +60,8 @@ Plan parse(const void* data, size_t size) {
       plan.threshold = true;
     } else if (word == "plugins") {
       plan.plugins = true;
+    } else if (word == "host_code") {
+      plan.host_code = true;
     } else if (word == "profile") {
       Box box{};
       for (int i = 0; i < 3; ++i) {
@@ -124,6 +127,8 @@ void compute(void* data) {
     static_cast<int32_t*>(at("classes"))[0] = 1000;
   }
 }
+
+ILogger* kept_logger = nullptr;
 
 using Launch = int (*)(void* stream, void (*)(void*), void*);
 
@@ -216,7 +221,11 @@ struct Engine final : ICudaEngine, apiv::UnusedVCudaEngine {
     return dims({side[0], side[1], side[2], 3});
   }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override {
-    return fails("context") ? nullptr : new Context(*this);
+    if (fails("context")) {
+      return nullptr;
+    }
+    kept_logger->log(ILogger::Severity::kVERBOSE, "fake: a context");
+    return new Context(*this);
   }
 
   Plan plan;
@@ -271,20 +280,27 @@ struct Runtime final : IRuntime, apiv::UnusedVRuntime {
   explicit Runtime(ILogger& target) : logger(target) { mImpl = this; }
 
   IPluginRegistry& getPluginRegistry() noexcept override { return registry; }
+  void setEngineHostCodeAllowed(bool allowed) noexcept override { host_code = allowed; }
   ICudaEngine* deserializeCudaEngine(void const* blob, std::size_t size) noexcept override {
     logger.log(ILogger::Severity::kINFO, "fake: deserializing");
     Plan plan = parse(blob, size);
-    if (!plan.valid || (plan.plugins && !registry.loaded)) {
-      const char* why =
-          plan.valid ? "fake: no creator of PyramidRoIAlign" : "fake: no plan\nof ours";
+    if (plan.host_code != host_code || !plan.valid || (plan.plugins && !registry.loaded)) {
+      const char* why = plan.host_code != host_code
+                            ? "fake: host code, or none, against the runtime"
+                        : plan.valid ? "fake: no creator of PyramidRoIAlign"
+                                     : "fake: no plan\nof ours";
       logger.log(ILogger::Severity::kERROR, why);
       return nullptr;
+    }
+    if (fails("nothing")) {
+      logger.log(ILogger::Severity::kERROR, "fake: an error, yet it goes on");
     }
     return new Engine(std::move(plan));
   }
 
   ILogger& logger;
   Registry registry;
+  bool host_code = false;
 };
 
 }  // namespace
@@ -297,7 +313,11 @@ void* createInferRuntime_INTERNAL(void* logger, int32_t version) noexcept {
     target.log(ILogger::Severity::kERROR, "fake: no runtime");
     return nullptr;
   }
-  return static_cast<IRuntime*>(new Runtime(target));
+  if (kept_logger != nullptr && kept_logger != &target) {
+    kept_logger->log(ILogger::Severity::kWARNING, "fake: another logger");
+  }
+  kept_logger = kept_logger == nullptr ? &target : kept_logger;
+  return static_cast<IRuntime*>(new Runtime(*kept_logger));
 }
 
 int32_t getInferLibVersion() noexcept {
