@@ -111,7 +111,12 @@ def test_steps_measure_and_check(
     assert [check["matched"] for check in checks[2:]] == [1.0, 1.0]
     assert checks[0]["matched"] < 1  # another model
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
-    assert [row["verdict"] for row in verdicts].count("not measured") == 4  # kernels, batch 16
+    kinds = [row["verdict"] for row in verdicts]
+    assert kinds == [
+        *["not measured (from the canvas alone)"] * 2,
+        *["not measured"] * 4,  # batch 16, kernels
+        *["not measured (random weights)"] * 2,
+    ]
 
 
 @pytest.mark.usefixtures("_tiny_preset")
@@ -238,7 +243,14 @@ def test_without_a_gpu_everything_is_skipped_with_the_reason(
     assert len(document["skipped"]) == 30
     assert {skip["reason"] for skip in document["skipped"]} == {"no driver; install one"}
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
-    assert len(document["verdicts"]) == 7
+    assert len(document["verdicts"]) == 8
+
+
+def test_none_matched_is_reported(scripts: dict[str, ModuleType], capsys: Capture) -> None:
+    row = {"preset": "nano", "implementation": "x", "precision": "fp16", "batch": 1}
+    row |= {"ms": {"median": 1.0}, "images_per_s": 1e3, "check": {"matched": 0.0}}
+    scripts["gpu"].report({"rows": [row], "skipped": [], "verdicts": []})
+    assert capsys.readouterr().out.endswith("1000 images/s, 0.00% matched\n")
 
 
 def test_a_failure_ends_the_suite_after_writing(
@@ -310,7 +322,7 @@ def test_the_result_in_the_repository_is_whole() -> None:
     document = json.loads(path.read_text())
     assert document["dry_run"] is False
     for row in document["verdicts"]:
-        assert (row["value"] is None) == (row["verdict"] == "not measured")
+        assert (row["value"] is None) == row["verdict"].startswith("not measured")
     if document["gpu"] is None:
         assert document["rows"] == []
         assert all("driver" in skip["reason"] for skip in document["skipped"])

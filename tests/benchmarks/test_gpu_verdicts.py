@@ -21,10 +21,13 @@ def scripts() -> Iterator[dict[str, ModuleType]]:
         yield modules
 
 
+RIGHT = {"matched": 1.0}
+
+
 def detector_row(implementation: str, precision: str, batch: int, ms: float, **more: Any) -> Any:
     row = {"preset": "dla34-bifpn-p3", "implementation": implementation, "precision": precision}
-    row |= {"batch": batch, "ms": {"median": ms}, "images_per_s": 1e3 * batch / ms, "check": None}
-    return row | more
+    row |= {"batch": batch, "ms": {"median": ms}, "images_per_s": 1e3 * batch / ms}
+    return row | {"check": RIGHT, "starts_at": "picture"} | more
 
 
 def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True) -> Any:
@@ -34,16 +37,17 @@ def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True)
 
 
 def test_verdicts(scripts: dict[str, ModuleType]) -> None:
-    check = {"matched": 0.98, "expected": 50}
     rows = [
-        detector_row("torch eager", "fp32", 1, 30.0),
-        detector_row("torch eager", "fp16", 1, 25.0),
-        detector_row("graph", "fp16", 1, 1.9, check={"matched": 0.995, "expected": 50}),
-        detector_row("graph", "fp32", 1, 0.1),  # of the wrong precision
-        detector_row("engine", "fp16", 1, 2.4, check=check),
-        detector_row("graph", "fp16", 16, 8.1),
+        detector_row("torch eager", "fp32", 1, 30.0, starts_at="canvas"),
+        detector_row("torch eager", "fp16", 1, 25.0, starts_at="canvas"),
+        detector_row("graph", "fp16", 1, 0.7, starts_at="canvas"),  # resizes nothing
+        detector_row("libcn2", "fp16", 1, 1.9, check={"matched": 0.995}),
+        detector_row("libcn2", "fp32", 1, 0.1, check={"matched": 0.992}),  # not in fp16
+        detector_row("engine", "fp16", 1, 0.8, check={"matched": 0.98}),  # fast, and wrong
+        detector_row("libcn2", "fp16", 16, 8.1),
         detector_row("engine", "fp16", 16, 7.9),
-        detector_row("graph", "fp16", 1, 0.3, preset="nano", check={"matched": 1.0}),
+        detector_row("libcn2", "fp16", 1, 0.3, preset="nano"),
+        detector_row("libcn2", "fp16", 1, 0.3, preset="r50", weights="random"),
     ]
     kernels = [
         kernel_row("PyramidRoIAlign", 10.0, 40.0),
@@ -59,14 +63,51 @@ def test_verdicts(scripts: dict[str, ModuleType]) -> None:
         ("not reached", 2.9),
         ("reached", 5.0),
         ("not reached", 5.0),  # fast, and wrong
-        ("not reached", 0.98),
+        ("reached", 0.992),  # fp32
+        ("not measured", None),
+        ("not measured", None),
+        ("not reached", 0.98),  # fp16
         ("reached", 1.0),
+        ("not measured (random weights)", None),
     ]
-    assert found[0]["by"] == "implementation graph, precision fp16, batch 1"
+    by = "implementation libcn2, precision fp16, starts_at picture, batch 1"
+    assert found[0]["by"] == by
     none = scripts["gpu_verdicts"].find_verdicts([], [])
     assert {(row["verdict"], row["value"], row["by"]) for row in none} == {
         ("not measured", None, None)
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "reached"),
+        ({"starts_at": "canvas"}, "not measured (from the canvas alone)"),
+        ({"check": {"matched": 0.5}}, "not reached (it finds less than 99%)"),
+        ({"check": None}, "not measured (nothing says that it is right)"),
+        ({"weights": "random"}, "not measured (nothing says that it is right)"),
+    ],
+)
+def test_speed_alone_is_not_enough(
+    scripts: dict[str, ModuleType], changes: dict[str, Any], verdict: str
+) -> None:
+    rows = [detector_row("torch eager", "fp32", 1, 90.0, starts_at="canvas")]
+    rows += [detector_row("engine", "fp16", batch, 0.5, **changes) for batch in (1, 16)]
+    found = scripts["gpu_verdicts"].find_verdicts(rows, [])[:3]
+    assert {row["verdict"] for row in found} == {verdict}
+    assert all((row["value"] is None) == verdict.startswith("not measured") for row in found)
+
+
+def test_random_weights_are_judged_by_the_same_way_with_trained_ones(
+    scripts: dict[str, ModuleType],
+) -> None:
+    for matched, reached in ((1.0, True), (0.9, False)):
+        rows = [
+            detector_row("libcn2", "fp16", 1, 0.5, weights="random", check={"matched": 0.4}),
+            detector_row("libcn2", "fp16", 1, 0.2, preset="nano", check={"matched": matched}),
+        ]
+        row = scripts["gpu_verdicts"].latency(rows)
+        assert (row["verdict"] == "reached", row["value"]) == (reached, 0.5)
 
 
 def detections(boxes: list[list[float]], classes: list[int]) -> Detections:
