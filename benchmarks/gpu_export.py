@@ -51,16 +51,16 @@ def export(job: Job) -> Iterator[Row]:
 
 
 def write_cpu_detections(job: Job) -> None:
-    """Above the model's threshold; of random weights, which score all low, above the lowest."""
+    """All; to be compared above the model's threshold, or, of random weights, above the lowest."""
     exported = open_exported(job, "standard")
     manifest, placed = exported.manifest, exported.pictures.placed[:CHECKED]
-    lowest = None if is_trained(job.preset) else manifest.lowest_score_threshold
+    lowest = manifest.lowest_score_threshold
     with Detector.open(exported.path, "onnxruntime", "cpu") as detector:
         found = [
             in_pictures(detector.backend.infer(*stacked([one]), lowest), [one], manifest)[0]
             for one in placed
         ]
-    write_reference(job, found)
+    write_reference(job, found, manifest.score_threshold if is_trained(job.preset) else lowest)
 
 
 def open_exported(job: Job, form: str) -> Exported:

@@ -110,6 +110,11 @@ def test_steps_measure_and_check(
     assert all(check["expected"] == 2 * 2 and check["pictures"] == 2 for check in checks)
     assert [check["matched"] for check in checks[2:]] == [1.0, 1.0]
     assert checks[0]["matched"] < 1  # another model
+    for row in measured:  # each batch is checked
+        check = row["check"]
+        assert (check["pictures"], check["expected"]) == (2, 4)
+        assert check["found"] == 4 or row["implementation"] == "torch eager"
+        assert check["score"] < 0.01 or row["implementation"] == "torch eager"
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
     kinds = [row["verdict"] for row in verdicts]
     assert kinds == [
@@ -117,6 +122,25 @@ def test_steps_measure_and_check(
         *["not measured"] * 4,  # batch 16, kernels
         *["not measured (random weights)"] * 2,
     ]
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+@pytest.mark.parametrize("torn", [False, True])
+def test_without_the_cpus_detections_times_are_kept(
+    scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path, capsys: Capture, torn: bool
+) -> None:
+    (tmp_path / "dla34-bifpn-p3").mkdir()
+    write_tiny_onnx(tmp_path / "dla34-bifpn-p3" / "standard.onnx")
+    if torn:
+        (tmp_path / "dla34-bifpn-p3" / "reference.npz").write_bytes(b"PK half of one")
+    words = ["--images", str(pictures), "--device", "cpu"]
+    rows = do_step(scripts, capsys, "onnxruntime", tmp_path, *words)
+    measured = [row for row in rows if row["kind"] == "row"]
+    assert [row["batch"] for row in measured] == [1, 2]
+    for row in measured:
+        assert row["ms"]["median"] > 0
+        assert row["check"] is None
+        assert row["unchecked"].startswith("the CPU's detections cannot be read: ")
 
 
 @pytest.mark.usefixtures("_tiny_preset")
@@ -342,7 +366,7 @@ def test_exports_are_found_again(
     rows = do_step(scripts, capsys, "torch", tmp_path, *words)
     rows += do_step(scripts, capsys, "onnxruntime", tmp_path, *words)
     checked = [row for row in rows if row["kind"] == "row" and row["check"]]
-    assert len(checked) == 5
+    assert len(checked) == 10
     for row in checked:
         assert row["check"]["expected"] > 0
         assert row["check"]["matched"] == 1 or row["precision"] == "fp16"

@@ -11,6 +11,7 @@ import pytest
 
 from benchmark_scripts import imported
 from cn2.runtime.detections import Detections
+from fake_backend import make_manifest
 
 NAMES = ("gpu_verdicts", "gpu_measure", "gpu_kernels")
 
@@ -136,8 +137,51 @@ def test_matched_detections(
     scripts: dict[str, ModuleType], boxes: list[list[float]], classes: list[int], count: int
 ) -> None:
     expected = detections([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])
-    assert scripts["gpu_measure"].count_matched(expected, detections(boxes, classes)) == count
-    assert scripts["gpu_measure"].count_matched(detections([], []), expected) == 0
+    match = scripts["gpu_measure"].match_detections
+    assert len(match(expected, detections(boxes, classes))) == count
+    assert match(detections([], []), expected) == []
+
+
+def test_agreement_counts_both_sides_above_the_threshold(scripts: dict[str, ModuleType]) -> None:
+    agree = scripts["gpu_measure"].agreement
+    one, two = [0.0, 0, 10, 10], [20.0, 20, 40, 40]
+    pair, single = detections([one, two], [0, 1]), detections([one], [0])  # 0.9 and 0.5; 0.9
+    assert agree(pair, pair, 0.3) == (2, 2, 4, 0.0)
+    assert agree(pair, single, 0.3) == (2, 1, 2, 0.0)  # lost
+    assert agree(single, pair, 0.3) == (1, 2, 2, 0.0)  # found besides
+    assert agree(pair, single, 0.6) == (1, 1, 2, 0.0)  # what is below does not count
+    swapped = detections([two, one], [1, 0])  # 0.9 and 0.5: the counterpart of 0.9 is below
+    assert agree(pair, swapped, 0.6) == (1, 1, 2, pytest.approx(0.4))
+
+
+class FakeRunner:
+    """Finds the same in each picture, but another class in one place of a batch."""
+
+    def __init__(self, wrong_row: int) -> None:
+        self.wrong_row, self.batches = wrong_row, list[int]()
+
+    def load(self, pictures: list[Any], threshold: float) -> None:
+        self.batches.append(len(pictures))
+
+    def run(self) -> None: ...
+
+    def found(self, answer: None) -> list[Detections]:
+        rows = range(self.batches[-1])
+        return [detections([[0, 0, 10, 10]], [int(row == self.wrong_row)]) for row in rows]
+
+
+def test_every_place_of_a_batch_is_checked(scripts: dict[str, ModuleType]) -> None:
+    measure = scripts["gpu_measure"]
+    pictures = measure.Pictures([object()] * 16, [object()] * 16)
+    reference = measure.Reference([detections([[0, 0, 10, 10]], [0])] * 4, 0.3)
+    manifest = make_manifest()
+    for batch, places, wrong in ((1, 4, 0), (3, 6, 2), (16, 16, 1)):
+        runner = FakeRunner(wrong_row=15 if batch == 16 else 2)
+        check = measure.check_detections(runner, reference, pictures, manifest, batch)
+        assert set(runner.batches) == {batch}
+        assert (check["pictures"], check["expected"], check["found"]) == (places,) * 3
+        assert check["matched"] == round(1 - wrong / places, 5)
+        assert check["score"] == 0
 
 
 def test_slow_calls_are_made_less_often(
