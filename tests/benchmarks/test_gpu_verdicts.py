@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -204,3 +205,26 @@ def test_floors_of_kernels(scripts: dict[str, ModuleType]) -> None:
     assert floor(row, 1000.0) == pytest.approx(6.7)
     assert floor({**row, "gigaflops": 67.0}, 1000.0) == pytest.approx(1000.0)
     assert floor({**row, "gigaflops": 67.0, "shape": "x, fp16"}, 1000.0) == pytest.approx(67.745)
+
+
+def test_rows_of_kernels_come_one_by_one(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that those before a step's end are not lost; what failed is told."""
+    kernels = scripts["gpu_kernels"]
+
+    def rows(_options: Any) -> Iterator[Any]:
+        for right in (True, False):
+            yield kernel_row("ProposalNMS", 1.0, None, right) | {"megabytes": 1, "gigaflops": 0}
+        yield {"what": "DeformConv", "failed": "no memory"}
+        raise KeyboardInterrupt
+
+    (tmp_path / "libcn2_kernels_cuda_emulated.so").touch()
+    monkeypatch.setattr(kernels.cuda_kernels, "BUILD", tmp_path)
+    monkeypatch.setattr(kernels.cuda_kernels, "check_all", rows)
+    job = kernels.Job(step="kernels", preset="", folder=tmp_path, dry_run=True)
+    steps = kernels.check_kernels(job)
+    kinds = [next(steps)["kind"] for _ in range(5)]
+    assert kinds == ["card", "kernel", "kernel", "failure", "failure"]
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
