@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -338,6 +339,42 @@ def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
         model = build_detector(config).eval()
         for one in (model, lower(model)):
             assert scripts["gpu_capture"].find_hazards(one, config.input.divisor) == []
+
+
+class FakeStream:
+    def __init__(self) -> None:
+        self.waited_for: list[object] = []
+
+    def wait_stream(self, other: object) -> None:
+        self.waited_for.append(other)
+
+
+def test_a_graph_waits_for_its_inputs(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written on torch's own stream, when it is captured as when they are only replaced."""
+    from cn2.runtime.preprocess import place_picture
+    from cn2.trainer.build import build_detector
+
+    stream, manifest = FakeStream(), make_manifest()
+
+    class Runner(scripts["gpu_torch"].GraphRunner):  # type: ignore[name-defined, misc]
+        def capture(self) -> tuple[None, list[torch.Tensor]]:
+            self.stream = stream
+            return None, []
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "torch's own")
+    runner = Runner(build_detector(tiny_config()), manifest, "fp32", "cpu")
+    bright, dark = (
+        place_picture(np.full((64, 96, 3), value, np.uint8), manifest.canvas) for value in (200, 0)
+    )
+    runner.load([dark], 0.5)
+    held = runner.inputs[0]
+    assert stream.waited_for == ["torch's own"]
+    runner.load([bright], 0.5)
+    assert runner.inputs[0] is held
+    assert int(held.max()) == 200
+    assert stream.waited_for == ["torch's own"] * 2
 
 
 def test_the_result_in_the_repository_is_whole() -> None:
