@@ -377,6 +377,55 @@ def test_a_graph_waits_for_its_inputs(
     assert stream.waited_for == ["torch's own"] * 2
 
 
+FAILING = """#!/bin/sh
+echo "[1/9] nvcc -Werror a.cu"
+echo "a.cu(7): Error: expected a ;"
+echo "b.cu(8): error: another"
+echo "ninja: build stopped" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("works", [False, True])
+def test_libraries_count_if_all_was_compiled(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    works: bool,
+    dry_run: bool,
+) -> None:
+    """Whatever an earlier build has left; those for the GPU of a dry run in a dry run alone."""
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "libcn2.so").touch()
+    for module in (scripts["gpu_export"], scripts["gpu_steps"]):
+        monkeypatch.setattr(module, "BUILD", build)
+        monkeypatch.setattr(module, "STAMP", build / "compiled.json")
+    for tool in ("nvcc", "cmake"):
+        (tmp_path / tool).write_text("#!/bin/sh\n" if works else FAILING)
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    folder = scripts["gpu_steps"].library_folder
+    job = replace(make_job(scripts, tmp_path, "compile"), dry_run=dry_run)
+    assert folder(job) == {}
+    (build / "compiled.json").write_text('{"architecture": "older"}')
+    (row,) = scripts["gpu_export"].compile_kernels(job)
+    assert folder(replace(job, dry_run=True)) == ({"CN2_LIBRARY_DIR": str(build)} if works else {})
+    assert bool(folder(replace(job, dry_run=False))) == (works and not dry_run)
+    if works:
+        assert (row["form"], row["libraries"]) == (
+            "sm_86" if dry_run else "sm_native",
+            ["libcn2.so"],
+        )
+    else:
+        assert row["reason"] == "cmake -S failed: a.cu(7): Error: expected a ;"
+        assert row["log"][-2:] == ["", "ninja: build stopped"]
+        document = scripts["gpu"].new_document(True)
+        scripts["gpu"].keep(row, document)
+        assert document["skipped"][0]["log"] == row["log"]
+
+
 def test_the_result_in_the_repository_is_whole() -> None:
     """Measured or skipped: every preset is there with a reason, and no verdict without a value."""
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu.json"
