@@ -18,7 +18,7 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.manifest import Manifest
 from cn2.runtime.pictures import Pixels, open_picture
 from cn2.runtime.postprocess import to_detections
-from cn2.runtime.preprocess import PlacedPicture, place_picture, stack_pictures
+from cn2.runtime.preprocess import PlacedPicture, place_picture, resize_into, stack_pictures
 from gpu_job import Job, Row
 from models import find_pictures
 
@@ -69,10 +69,22 @@ class Reference:
 
 
 def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
-    """Pictures of the commonest canvas of a rule, at most PICTURES."""
+    """Pictures of the commonest canvas of a rule, at most PICTURES.
+
+    Of the default ones too few may share a canvas, as each bundled one has a size of its own: then
+    all are stretched to the first one's size.
+    """
+    pixels = [open_picture(path) for path in find_pictures(images, SEEN)]
+    found = commonest(pixels, rule)
+    if images is None and len(found.placed) < CHECKED:
+        found = commonest([stretched(one, pixels[0].shape) for one in pixels], rule)
+    return found
+
+
+def commonest(pictures: Sequence[Pixels], rule: CanvasRule) -> Pictures:
+    """Those whose canvas most have."""
     groups: dict[tuple[int, ...], Pictures] = {}
-    for path in find_pictures(images, SEEN):
-        pixels = open_picture(path)
+    for pixels in pictures:
         placed = place_picture(pixels, rule)
         group = groups.setdefault(placed.canvas.shape, Pictures([], []))
         group.placed.append(placed)
@@ -80,6 +92,13 @@ def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
         if len(group.placed) == PICTURES:
             return group
     return max(groups.values(), key=lambda group: len(group.placed))
+
+
+def stretched(picture: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """As large as another one."""
+    target = np.empty(shape, np.uint8)
+    resize_into(target, picture, "linear")
+    return target
 
 
 def stacked(

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from benchmark_scripts import imported
+from cn2.runtime.canvas import CanvasRule
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
@@ -424,6 +425,18 @@ def test_libraries_count_if_all_was_compiled(
         document = scripts["gpu"].new_document(True)
         scripts["gpu"].keep(row, document)
         assert document["skipped"][0]["log"] == row["log"]
+
+
+def test_without_the_shared_folder_all_bundled_pictures_are_used(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CN2_SHARED", str(tmp_path))
+    nano = CanvasRule(short_edge=384, long_edge=576, divisor=32, interpolation="linear")
+    found = scripts["gpu_measure"].read_pictures(None, nano)  # no two share a canvas
+    assert len(found.placed) == len(found.pixels) == 8
+    assert {one.shape for one in found.pixels} == {(480, 640, 3)}
+    assert len({one.canvas.shape for one in found.placed}) == 1
+    assert len({one.tobytes() for one in found.pixels}) == 8
 
 
 def test_the_result_in_the_repository_is_whole() -> None:
