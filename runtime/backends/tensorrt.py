@@ -117,14 +117,14 @@ class TensorRTBackend:
             part, sizes = images[start : start + most], image_sizes[start : start + most]
             count = len(part)
             batch = self._batch_for(count, part.shape[1:3])
-            blanks = np.ones((batch - count, 2), np.int32)  # pictures of one pixel
+            blanks = np.ones((batch - count, 2), image_sizes.dtype)  # pictures of one pixel
             with self._slots.borrow() as slot:
                 slot.reserve((batch, *part.shape[1:]), self.manifest.detections)
                 slot.inputs["images"].host[:count] = part
                 slot.inputs["images"].host[count:] = 0
                 slot.inputs["images"].upload(slot.stream)
                 raw = self._run(slot, np.concatenate([sizes, blanks]), score_threshold)
-                found.append(RawDetections(*(values[:count] for values in raw)))
+            found.append([values[:count] for values in raw])
         return RawDetections(*map(np.concatenate, zip(*found, strict=True)))
 
     def infer_at(
