@@ -18,11 +18,6 @@ from pathlib import Path
 from cn2.runtime.engine_file import EngineFile, read_engine, sidecar_path
 from cn2.runtime.errors import ModelFormatError, OutputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 def place_engine(path: Path, plan: bytes, about: EngineFile) -> None:
     """Write an engine.
@@ -84,7 +79,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     Where there are no such locks (Windows, some network drives) it goes on without: such a pair is
     refused by every reader, as that of a killed writer is.
     """
-    if fcntl is None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

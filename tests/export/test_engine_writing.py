@@ -166,7 +166,7 @@ def test_writers_side_by_side_leave_a_pair(
 ) -> None:
     """Threads of one process, whose drafts have names of their own; without locks none fails."""
     if not locks:
-        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setitem(sys.modules, "fcntl", None)
     path, place = tmp_path / "a.engine", os.replace
 
     def slowly(draft: Path, target: Path) -> None:
