@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -488,3 +490,35 @@ def test_the_whole_dry_run(scripts: dict[str, ModuleType], tmp_path: Path) -> No
     assert all(row["right"] for row in document["kernels"])
     assert all(skip["reason"] for skip in document["skipped"])
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
+    tools = dry_tools(scripts)
+    assert bool(document["kernels"]) == tools["emulated kernels"]
+    forms = {row["form"] for row in document["files"]}
+    assert {"standard", "fused", "fp16"} <= forms
+    assert ("sm_86" in forms) == tools["nvcc"]
+    assert ("fp16.tensorrt-rtx.engine" in forms) == tools["TensorRT-RTX"]
+    skipped = {skip["what"] for skip in document["skipped"]} - {"nano, tensorrt, fp16: its engine"}
+    kernels = "times, and torchvision's" if tools["emulated kernels"] else "check"
+    assert skipped == {
+        f"the kernels' {kernels}",
+        *([] if tools["nvcc"] else ["the CUDA kernels"]),
+        *([] if tools["libcn2"] else ["nano, libcn2"]),
+        *([] if tools["TensorRT-RTX"] else ["nano, tensorrt-rtx, fp16: its engine"]),
+    }
+
+
+def dry_tools(scripts: dict[str, ModuleType]) -> dict[str, bool]:
+    """What a dry run needs beside Python, and whether it is here.
+
+    TensorRT builds for the GPU that is here alone, TensorRT-RTX for any, but not without plugins.
+    """
+    from cn2.plugins import library_path, trt_plugins_path
+
+    emulated = scripts["gpu_kernels"].cuda_kernels.BUILD / "libcn2_kernels_cuda_emulated.so"
+    compiled = scripts["gpu_steps"].STAMP.is_file()  # by the run itself
+    has_bindings = importlib.util.find_spec("tensorrt_rtx") is not None
+    return {
+        "nvcc": shutil.which("nvcc") is not None and shutil.which("cmake") is not None,
+        "emulated kernels": emulated.is_file(),
+        "libcn2": compiled or library_path("cn2") is not None,
+        "TensorRT-RTX": has_bindings and (compiled or trt_plugins_path() is not None),
+    }
