@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ TINY = Model("tiny", (64, 96), (8, 16), 30, 8, 5, classes=4, detections=10)
 TINY_CONVOLUTION = Convolved("tiny", 8, 20, 5, 6)
 HALF_STEP = 2.0**-11  # relative error of rounding to half precision
 TOLERANCE = 1e-5  # relative to the largest value: sums in another order
+SLOW_REPEATS = 10  # graphs of DeformConv, whose largest launch takes milliseconds
 Row = dict[str, Any]
 
 
@@ -59,20 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "dry_run": options.dry_run,
         "copy_gb_per_s": None if options.dry_run else measure_bandwidth(),
         "rows": [],
+        "failures": [],
         "skipped": [],
     }
-    cuda = CudaKernels(options.library or find_library(options.dry_run))
-    cuda.set_repeats(0 if options.dry_run else options.repeats)
-    cpu = Kernels(options.cpu_library)
-    for batch in options.batches:
-        for row in run_all(cuda, cpu, batch, options.dry_run):
-            print(describe(row), flush=True)
-            document["rows"].append(row)
+    for row in check_all(options):
+        if "failed" in row:
+            document["failures"].append(row)
+            print(f"{row['what']}: {row['failed']}", flush=True)
+            continue
+        print(describe(row), flush=True)
+        document["rows"].append(row)
     document["skipped"] = find_skips(document["rows"], options.dry_run)
     write_json(str(options.out), document)
-    failed = [row["shape"] for row in document["rows"] if not row["right"]]
+    failed = find_failures(document["rows"]) + [row["what"] for row in document["failures"]]
     if failed:
         raise SystemExit(f"{len(failed)} kernels: expected what the CPU gives, got other: {failed}")
+
+
+def find_failures(rows: Sequence[Row]) -> list[str]:
+    """What gave other results than the CPU."""
+    return [row["shape"] for row in rows if not row["right"]]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -101,18 +109,36 @@ def find_library(emulated: bool) -> Path:
     return folder / "libcn2_kernels_cuda_tests.so"
 
 
-def run_all(cuda: CudaKernels, cpu: Kernels, batch: int, dry_run: bool) -> Iterator[Row]:
-    """A row for each kernel and shape."""
-    models = (TINY,) if dry_run else MODELS
-    for model in models:
-        yield from run_roi_align(cuda, cpu, model, batch)
-        yield run_proposal_nms(cuda, cpu, model, batch)
-    for model in models if dry_run else (*models, LVIS):
-        yield run_detection_nms(cuda, cpu, model, batch)
-    for one in (TINY_CONVOLUTION,) if dry_run else CONVOLUTIONS:
-        yield from run_deform_conv(cuda, one, batch)
-    for model in models:
-        yield from run_preprocess(cuda, model, batch, dry_run)
+def check_all(options: argparse.Namespace) -> Iterator[Row]:
+    """A row for each kernel, shape and batch as soon as it is there; for one that raises, why."""
+    cuda = CudaKernels(options.library or find_library(options.dry_run))
+    cpu = Kernels(options.cpu_library)
+    for batch in options.batches:
+        for what, repeats, run in find_runs(cuda, cpu, batch, options):
+            cuda.set_repeats(0 if options.dry_run else repeats)
+            try:
+                yield from run()
+            except Exception as error:  # of ours, torch and the driver, which share no base
+                text = " ".join(str(error).split()) or type(error).__name__
+                yield {"what": f"{what}, batch {batch}", "failed": text[:500]}
+
+
+def find_runs(
+    cuda: CudaKernels, cpu: Kernels, batch: int, options: argparse.Namespace
+) -> Iterator[tuple[str, int, Callable[[], Iterator[Row]]]]:
+    """What each is, how many graphs of it are timed, and the case itself."""
+    often, small = options.repeats, options.dry_run
+    models = (TINY,) if small else MODELS
+    for one in models:
+        yield f"PyramidRoIAlign, {one.name}", often, partial(run_roi_align, cuda, cpu, one, batch)
+        yield f"ProposalNMS, {one.name}", often, partial(run_proposal_nms, cuda, cpu, one, batch)
+    for one in models if small else (*models, LVIS):
+        yield f"DetectionNMS, {one.name}", often, partial(run_detection_nms, cuda, cpu, one, batch)
+    for one in models:
+        yield f"preprocess, {one.name}", often, partial(run_preprocess, cuda, one, batch, small)
+    seldom = min(often, SLOW_REPEATS)
+    for layer in (TINY_CONVOLUTION,) if small else CONVOLUTIONS:
+        yield f"DeformConv, {layer.name}", seldom, partial(run_deform_conv, cuda, layer, batch)
 
 
 def row_of(cuda: CudaKernels, case: Case, batch: int, error: float, bound: float) -> Row:
@@ -150,24 +176,24 @@ def run_roi_align(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> 
         yield {**row, "torchvision_us": opponent}
 
 
-def run_proposal_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Row:
+def run_proposal_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Iterator[Row]:
     boxes, scores = inputs.make_candidates(np.random.default_rng(1), model, batch)
     ours = inputs.suppress_proposals(cuda, model, boxes, scores)
     theirs = inputs.suppress_proposals(cpu, model, boxes, scores)
     error = max(np.abs(a - b).max() for a, b in zip(ours[:2], theirs[:2], strict=True))
     row = row_of(cuda, proposal_nms_case(model, batch), batch, error, 0)
     opponent = find_opponent("proposal_nms", cuda, model, boxes, scores)
-    return {**row, "torchvision_us": opponent}
+    yield {**row, "torchvision_us": opponent}
 
 
-def run_detection_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Row:
+def run_detection_nms(cuda: CudaKernels, cpu: Kernels, model: Model, batch: int) -> Iterator[Row]:
     boxes, scores = inputs.make_scores(np.random.default_rng(2), model, batch)
     ours = inputs.suppress_detections(cuda, model, boxes, scores)
     theirs = inputs.suppress_detections(cpu, model, boxes, scores)
     error = max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True))
     row = row_of(cuda, detection_nms_case(model, batch), batch, error, 0)
     opponent = find_opponent("detection_nms", cuda, model, boxes, scores)
-    return {**row, "torchvision_us": opponent}
+    yield {**row, "torchvision_us": opponent}
 
 
 def run_deform_conv(cuda: CudaKernels, one: Convolved, batch: int) -> Iterator[Row]:

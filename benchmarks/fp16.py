@@ -5,8 +5,8 @@ fp16 runs as emulation on the CPU (cn2.export.precision_emulation), fp32 in ONNX
 difference of AP and the interval of a paired bootstrap over the pictures. Random weights of other
 presets on COCO pictures: shares of detections only. A result that is there and not asked for stays.
 
-    python benchmarks/fp16.py --scenes 300
-    python benchmarks/fp16.py --bccd runs/bccd/seed0/best.safetensors
+    python benchmarks/fp16.py --scenes 200 --draws 200
+    python benchmarks/fp16.py --draws 200 --bccd CHECKPOINT
     python benchmarks/fp16.py --presets dla34-bifpn-p3 r50-fpn
     python benchmarks/tables.py         # the tables of docs/precision.md
 """

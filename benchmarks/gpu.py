@@ -167,7 +167,8 @@ def report(document: dict[str, Any]) -> None:
     for row in document["rows"]:
         if row["ms"]:
             check = row["check"] or {}
-            found = f", {check['matched']:.2%} matched" if check.get("matched") else ""
+            share = check.get("matched")
+            found = "" if share is None else f", {share:.2%} matched"
             say(
                 f"{row['preset']}, {row['implementation']}, {row['precision']}, batch "
                 f"{row['batch']}: {row['ms']['median']:.3f} ms, {row['images_per_s']:.0f} "

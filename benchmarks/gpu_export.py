@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from cn2.runtime.machine import cpu_cores
 from cn2.runtime.manifest import Manifest, manifest_from_metadata
 from gpu_job import Job, Row, skip
 from gpu_measure import CHECKED, Pictures, in_pictures, read_pictures, stacked, write_reference
-from gpu_steps import BUILD
+from gpu_steps import BUILD, DRY_ARCHITECTURE, STAMP
 from models import ROOT, is_trained, make_checkpoint
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -26,7 +28,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "fp16": {"ops": "fused", "precision": "fp16"},
 }
 LIBRARY = BUILD / "libcn2_kernels_cuda_tests.so"
-DRY_ARCHITECTURE = "86"  # where there is no GPU to compile for
+LOG_LINES = 40  # the last ones of a build that failed
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ def export(job: Job) -> Iterator[Row]:
 
 
 def write_cpu_detections(job: Job) -> None:
-    """Above the model's threshold; of random weights, which score all low, above the lowest."""
+    """All; to be compared above the model's threshold, or, of random weights, above the lowest."""
     exported = open_exported(job, "standard")
     manifest, placed = exported.manifest, exported.pictures.placed[:CHECKED]
-    lowest = None if is_trained(job.preset) else manifest.lowest_score_threshold
+    lowest = manifest.lowest_score_threshold
     with Detector.open(exported.path, "onnxruntime", "cpu") as detector:
         found = [
             in_pictures(detector.backend.infer(*stacked([one]), lowest), [one], manifest)[0]
             for one in placed
         ]
-    write_reference(job, found)
+    write_reference(job, found, manifest.score_threshold if is_trained(job.preset) else lowest)
 
 
 def open_exported(job: Job, form: str) -> Exported:
@@ -82,7 +84,8 @@ def open_exported(job: Job, form: str) -> Exported:
 
 
 def compile_kernels(job: Job) -> Iterator[Row]:
-    """nvcc, for the GPU that is here alone."""
+    """nvcc, for the GPU that is here alone; a stamp says that all was built, and for what."""
+    STAMP.unlink(missing_ok=True)
     for tool in ("nvcc", "cmake"):
         if shutil.which(tool) is None:
             yield skip("the CUDA kernels", f"{tool} is not on the PATH; install the CUDA toolkit")
@@ -94,8 +97,16 @@ def compile_kernels(job: Job) -> Iterator[Row]:
     for command in (configure, build):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            yield skip("the CUDA kernels", f"{' '.join(command[:2])} failed: {said[-1:]}")
+            log = f"{done.stdout}\n{done.stderr}".strip().splitlines()
+            reason = f"{' '.join(command[:2])} failed: {first_error(log)}"
+            yield {**skip("the CUDA kernels", reason), "log": log[-LOG_LINES:]}
             return
+    STAMP.write_text(json.dumps({"architecture": architecture}))
     libraries = sorted(path.name for path in BUILD.glob("lib*.so"))
     yield {"kind": "file", "preset": "", "form": f"sm_{architecture}", "libraries": libraries}
+
+
+def first_error(log: Sequence[str]) -> str:
+    """The first line that speaks of an error, else the last one."""
+    errors = (line.strip() for line in log if re.search(r"\berror\b", line, re.IGNORECASE))
+    return next(errors, log[-1].strip() if log else "it said nothing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import cuda_kernels
@@ -12,9 +11,8 @@ from gpu_job import Job, Row, skip
 
 
 def check_kernels(job: Job) -> Iterator[Row]:
-    """The rows of cuda_kernels.py, each with its floor on the card that it is nearest to."""
-    out = job.folder / "cuda_kernels.json"
-    words = ["--out", str(out), "--batches", *map(str, job.batches)]
+    """The rows of cuda_kernels.py as they come, each with its floor on the card that is here."""
+    words = ["--batches", *map(str, job.batches)]
     if job.dry_run:
         emulated = cuda_kernels.BUILD / "libcn2_kernels_cuda_emulated.so"
         if not emulated.is_file():
@@ -24,21 +22,23 @@ def check_kernels(job: Job) -> Iterator[Row]:
     else:
         words += ["--library", str(LIBRARY)]
         words += ["--cpu-library", str(LIBRARY.with_name("libcn2_kernels.so"))]
-    failed: str | None = None
-    try:
-        cuda_kernels.main(words)
-    except SystemExit as error:  # wrong results; the file is written all the same
-        failed = str(error)
-    document = json.loads(out.read_text())
-    yield {"kind": "card", "gpu": document["gpu"], "copy_gb_per_s": document["copy_gb_per_s"]}
-    for row in document["rows"]:
-        yield {"kind": "kernel", **row, "floor_us": floor_us(row, document["copy_gb_per_s"])}
+    speed = None if job.dry_run else cuda_kernels.measure_bandwidth()
+    name = None if job.dry_run else cuda_kernels.gpu_name()
+    yield {"kind": "card", "gpu": name, "copy_gb_per_s": speed}
+    rows = []
+    for row in cuda_kernels.check_all(cuda_kernels.parse(words)):
+        if "failed" in row:
+            yield {"kind": "failure", "what": row["what"], "reason": row["failed"]}
+            continue
+        rows.append(row)
+        yield {"kind": "kernel", **row, "floor_us": floor_us(row, speed)}
+        if not row["right"]:
+            reason = f"batch {row['batch']}: expected what the CPU gives, got other"
+            yield {"kind": "failure", "what": f"{row['kernel']}, {row['shape']}", "reason": reason}
     if job.dry_run:
         yield skip("the kernels' times, and torchvision's", "a dry run: nothing is timed")
-    else:
-        yield from ({"kind": "skip", **one} for one in document["skipped"])
-    if failed is not None:
-        yield {"kind": "failure", "what": "kernels", "reason": failed}
+        return
+    yield from ({"kind": "skip", **one} for one in cuda_kernels.find_skips(rows, False))
 
 
 def floor_us(row: Row, copied_gb_per_s: float | None) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.manifest import Manifest
 from cn2.runtime.pictures import Pixels, open_picture
 from cn2.runtime.postprocess import to_detections
-from cn2.runtime.preprocess import PlacedPicture, place_picture, stack_pictures
+from cn2.runtime.preprocess import PlacedPicture, place_picture, resize_into, stack_pictures
 from gpu_job import Job, Row
 from models import find_pictures
 
@@ -59,11 +60,31 @@ class Pictures:
         return [self.placed[index % len(self.placed)] for index in range(size)]
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the CPU finds in fp32 on the first pictures, and above which score it is compared."""
+
+    found: list[Detections]
+    threshold: float
+
+
 def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
-    """Pictures of the commonest canvas of a rule, at most PICTURES."""
+    """Pictures of the commonest canvas of a rule, at most PICTURES.
+
+    Of the default ones too few may share a canvas, as each bundled one has a size of its own: then
+    all are stretched to the first one's size.
+    """
+    pixels = [open_picture(path) for path in find_pictures(images, SEEN)]
+    found = commonest(pixels, rule)
+    if images is None and len(found.placed) < CHECKED:
+        found = commonest([stretched(one, pixels[0].shape) for one in pixels], rule)
+    return found
+
+
+def commonest(pictures: Sequence[Pixels], rule: CanvasRule) -> Pictures:
+    """Those whose canvas most have."""
     groups: dict[tuple[int, ...], Pictures] = {}
-    for path in find_pictures(images, SEEN):
-        pixels = open_picture(path)
+    for pixels in pictures:
         placed = place_picture(pixels, rule)
         group = groups.setdefault(placed.canvas.shape, Pictures([], []))
         group.placed.append(placed)
@@ -71,6 +92,13 @@ def read_pictures(images: Path | None, rule: CanvasRule) -> Pictures:
         if len(group.placed) == PICTURES:
             return group
     return max(groups.values(), key=lambda group: len(group.placed))
+
+
+def stretched(picture: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """As large as another one."""
+    target = np.empty(shape, np.uint8)
+    resize_into(target, picture, "linear")
+    return target
 
 
 def stacked(
@@ -90,13 +118,23 @@ def in_pictures(
 def measure(
     runner: Runner, job: Job, pictures: Pictures, manifest: Manifest, **facts: Any
 ) -> Iterator[Row]:
-    """A row for each batch size; the first also says how much the CPU's detections are found."""
-    check: Row | None = check_detections(runner, job, pictures, manifest)
+    """A row for each batch size: what it takes, and how far it agrees with the CPU."""
     for batch in job.batches:
+        check = check_batch(runner, job, pictures, manifest, batch)
         runner.load(pictures.batch(batch), manifest.score_threshold)
         times_ms = time_calls(runner.run, job.runs)
-        yield {**row_of(runner, job, batch, times_ms), **facts, "check": check}
-        check = None
+        yield {**row_of(runner, job, batch, times_ms), **facts, **check}
+
+
+def check_batch(
+    runner: Runner, job: Job, pictures: Pictures, manifest: Manifest, batch: int
+) -> Row:
+    """A row's `check`; null, and why in `unchecked`, where the CPU's detections are not there."""
+    try:
+        reference = read_reference(job)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        return {"check": None, "unchecked": f"the CPU's detections cannot be read: {error}"[:500]}
+    return {"check": check_detections(runner, reference, pictures, manifest, batch)}
 
 
 def row_of(runner: Runner, job: Job, batch: int, times_ms: Sequence[float]) -> Row:
@@ -136,34 +174,61 @@ def time_calls(call: Callable[[], Any], runs: int) -> list[float]:
     return times
 
 
-def check_detections(runner: Runner, job: Job, pictures: Pictures, manifest: Manifest) -> Row:
-    """How many of the CPU's detections a runner finds: same class, IoU at least 0.9.
+def check_detections(
+    runner: Runner, reference: Reference, pictures: Pictures, manifest: Manifest, batch: int
+) -> Row:
+    """Share of detections, the CPU's and a runner's, that the other has: same class, IoU >= 0.9.
 
-    The CPU's are those above the model's threshold, or the lowest where it is untrained; the runner
-    is asked for all above the lowest, so that none is lost for the last bit of its score.
+    Those above the reference's threshold count. Both were asked for all above the lowest, so that
+    none lacks a counterpart for the last bit of its score. Every place of a batch is looked at.
     """
-    matched = expected_count = 0
-    reference = read_reference(job)
-    for placed, expected in zip(pictures.placed, reference, strict=False):
-        runner.load([placed], manifest.lowest_score_threshold)
-        (found,) = runner.found(runner.run())
-        matched += count_matched(expected, found)
-        expected_count += len(expected)
-    share = round(matched / expected_count, 5) if expected_count else None
-    return {"pictures": len(reference), "expected": expected_count, "matched": share}
+    count = min(len(reference.found), len(pictures.placed))
+    checked = Pictures(pictures.placed[:count], pictures.pixels[:count])
+    rounds = -(-count // batch)
+    order = checked.batch(rounds * batch)
+    expected = [reference.found[index % count] for index in range(len(order))]
+    agreements = []
+    for start in range(0, len(order), batch):
+        runner.load(order[start : start + batch], manifest.lowest_score_threshold)
+        found = runner.found(runner.run())
+        for one, other in zip(expected[start : start + batch], found, strict=True):
+            agreements.append(agreement(one, other, reference.threshold))
+    sums = [sum(column) for column in zip(*(one[:3] for one in agreements), strict=True)]
+    counted = sums[0] + sums[1]
+    return {
+        "pictures": len(order),
+        "expected": sums[0],
+        "found": sums[1],
+        "matched": round(sums[2] / counted, 5) if counted else None,
+        "score": round(max(one[3] for one in agreements), 5),
+    }
 
 
-def count_matched(expected: Detections, found: Detections) -> int:
-    """How many detections have a counterpart of their own, the best first."""
+def agreement(
+    expected: Detections, found: Detections, threshold: float
+) -> tuple[int, int, int, float]:
+    """Of one picture: detections above the threshold, of either side; how many of both together
+    have a counterpart, which may lie below it; and the largest difference of a pair's scores.
+    """
+    pairs = match_detections(expected, found)
+    ours, theirs = expected.scores > threshold, found.scores > threshold
+    counted = [(i, j) for i, j in pairs if ours[i] or theirs[j]]
+    apart = [abs(float(expected.scores[i] - found.scores[j])) for i, j in counted]
+    common = sum(int(ours[i]) + int(theirs[j]) for i, j in counted)
+    return int(ours.sum()), int(theirs.sum()), common, max(apart, default=0.0)
+
+
+def match_detections(expected: Detections, found: Detections) -> list[tuple[int, int]]:
+    """Pairs of indices, each detection in one at most, the best first."""
     overlap = pair_iou(expected.boxes, found.boxes)
     overlap[expected.class_ids[:, None] != found.class_ids[None, :]] = 0
-    count = 0
-    for row in overlap:
+    pairs = []
+    for index, row in enumerate(overlap):
         best = int(row.argmax()) if row.size else -1
         if best >= 0 and row[best] >= MATCHED_IOU:
-            count += 1
+            pairs.append((index, best))
             overlap[:, best] = 0
-    return count
+    return pairs
 
 
 def pair_iou(
@@ -178,19 +243,23 @@ def pair_iou(
     return np.asarray(common / np.maximum(union, 1e-9))
 
 
-def write_reference(job: Job, found: Sequence[Detections]) -> None:
-    """Keep the CPU's detections for other steps."""
+def write_reference(job: Job, found: Sequence[Detections], threshold: float) -> None:
+    """Keep the CPU's detections above the lowest threshold for other steps.
+
+    Args:
+        threshold: above which they are compared.
+    """
     arrays = {}
     for index, one in enumerate(found):
         arrays |= {f"boxes{index}": one.boxes, f"scores{index}": one.scores}
         arrays |= {f"classes{index}": one.class_ids, f"size{index}": np.array(one.image_size)}
-    np.savez(job.file("reference.npz"), count=len(found), **arrays)
+    np.savez(job.file("reference.npz"), count=len(found), threshold=threshold, **arrays)
 
 
-def read_reference(job: Job) -> list[Detections]:
+def read_reference(job: Job) -> Reference:
     """What `write_reference` kept."""
     kept = np.load(job.file("reference.npz"))
-    return [
+    found = [
         Detections(
             boxes=kept[f"boxes{index}"],
             scores=kept[f"scores{index}"],
@@ -201,3 +270,4 @@ def read_reference(job: Job) -> list[Detections]:
         )
         for index in range(int(kept["count"]))
     ]
+    return Reference(found, float(kept["threshold"]))

@@ -20,6 +20,8 @@ from gpu_job import Job, Row, skip
 STEP = Path(__file__).resolve().parent / "gpu_step.py"
 ROOT = STEP.parent.parent
 BUILD = ROOT / "build" / "cuda"
+STAMP = BUILD / "compiled.json"  # there if the last `compile` succeeded: for which GPU
+DRY_ARCHITECTURE = "86"  # where there is no GPU to compile for
 FORMS = ("standard", "fused", "fp16")
 LIMITS_S = {  # of one step; the suite's own limit cuts them, too
     "compile": 240,
@@ -112,7 +114,7 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
             stderr=said,
             start_new_session=True,
             cwd=ROOT,
-            env=os.environ | library_folder(),
+            env=os.environ | library_folder(job),
         )
         try:
             status = process.wait(limit_s)
@@ -128,10 +130,17 @@ def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator
     yield {"kind": "step", "step": job.name, "seconds": seconds, "ended": ended}
 
 
-def library_folder() -> dict[str, str]:
-    """Where the steps find the native libraries: what `compile` has built, if it has built all."""
-    is_whole = (BUILD / "libcn2.so").is_file()
-    return {"CN2_LIBRARY_DIR": str(BUILD)} if is_whole else {}
+def library_folder(job: Job) -> dict[str, str]:
+    """Where a step finds the native libraries: what `compile` has built whole, and for this GPU.
+
+    What a dry run has compiled, for a GPU that need not be there, is good for a dry run.
+    """
+    try:
+        architecture = json.loads(STAMP.read_text())["architecture"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    fits = job.dry_run or architecture != DRY_ARCHITECTURE
+    return {"CN2_LIBRARY_DIR": str(BUILD)} if fits else {}
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:

@@ -64,10 +64,11 @@ class GraphRunner(TorchRunner):
         super().load(pictures, threshold)
         if [tensor.shape for tensor in self.inputs] != before:
             self.graph, self.results = self.capture()
-            return
-        for target, source in zip(held, self.inputs, strict=True):
-            target.copy_(source)
-        self.inputs = held  # where the graph reads
+        else:
+            for target, source in zip(held, self.inputs, strict=True):
+                target.copy_(source)
+            self.inputs = held  # where the graph reads
+        self.stream.wait_stream(torch.cuda.current_stream())  # which the inputs were written on
 
     def capture(self) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         self.stream = torch.cuda.Stream()

@@ -95,7 +95,7 @@ def make_files(preset: str, folder: Path) -> ModelFiles:
 
 
 def find_pictures(folder: Path | None, count: int) -> list[Path]:
-    """Real pictures of PICTURE_SIZE, or of any size where there are none.
+    """Real pictures of PICTURE_SIZE, or of any size where there is one of it at most.
 
     Args:
         folder: None: COCO pictures of $CN2_SHARED, or the bundled scenes without it.
@@ -110,7 +110,7 @@ def find_pictures(folder: Path | None, count: int) -> list[Path]:
     if not files:
         raise ValueError(f"{folder}: expected a folder of pictures, found none")
     usual = [path for path in files if _size(path) == PICTURE_SIZE]
-    return (usual or files)[:count]
+    return (usual if len(usual) > 1 else files)[:count]  # of the bundled ones each has its own
 
 
 def picture_sizes(pictures: Sequence[Path]) -> dict[str, int]:

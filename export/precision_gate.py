@@ -118,8 +118,8 @@ def compare_precision(
 ) -> PrecisionReport:
     """Run an fp16 file as emulation, and the detector that it was made of in fp32.
 
-    At the model's own score threshold; where fewer than `ENOUGH_DETECTIONS` count there, at the
-    lowest one.
+    At the model's own score threshold; where that is within the budget, but fewer than
+    `ENOUGH_DETECTIONS` count, at the lowest one.
 
     Args:
         path: the ONNX file.
@@ -148,7 +148,7 @@ def compare_precision(
             report.pictures.append(compare(name, single, found, threshold, most, budget))
             if progress is not None:
                 progress(f"compared {number} of {len(placed)} pictures")
-        if report.total.counted >= ENOUGH_DETECTIONS:
+        if not report.total.within(budget) or report.total.counted >= ENOUGH_DETECTIONS:
             break
     if lowered.layers:
         place = int(lowered.peaks.argmax())
@@ -208,8 +208,17 @@ def _count_lost(
 
 
 def require_within(report: PrecisionReport, budget: Budget) -> None:
-    """Raise PrecisionError, naming the worst picture, if fp16 changes more than allowed."""
+    """Raise PrecisionError, naming the worst picture, if fp16 changes more than allowed.
+
+    Where neither run finds anything, nothing was compared: that is an error, too.
+    """
     total = report.total
+    if not total.counted:
+        raise PrecisionError(
+            f"fp16: expected detections to compare, got none on {len(report.pictures)} pictures at "
+            f"score > {report.score_threshold:g}; no file was kept; give pictures of your objects "
+            f"by --verify, or export with --precision fp32"
+        )
     if total.within(budget):
         return
     raise PrecisionError(

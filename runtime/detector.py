@@ -57,8 +57,8 @@ class Detector:
     list gives a list, in order. A picture's result does not depend on the others of its list.
 
     An array is numpy's or any other library's that offers DLPack or the array interface; host
-    memory is not copied. Arrays in CUDA memory (torch, CuPy, PyCUDA, …) go to the backend `native`
-    on the same device; other backends refuse them.
+    memory is not copied. Arrays in CUDA memory (torch, CuPy, PyCUDA, …) go to the backends `native`
+    and `tensorrt` on the same device; other backends refuse them.
     """
 
     def __init__(
@@ -91,10 +91,12 @@ class Detector:
         """Open a model file.
 
         Args:
-            path: `.onnx`, or `.safetensors` where torch is installed.
-            backend: "onnxruntime", "native" (libcn2), "torch", or "auto": by the file's suffix,
-                onnxruntime for `.onnx`.
-            device: "cpu", "cuda", "cuda:1", or "auto": CUDA where it works, else the CPU.
+            path: `.onnx`, `.engine` (of `cn2 build`), or `.safetensors` where torch is installed.
+            backend: "onnxruntime", "native" (libcn2), "tensorrt", "torch", or "auto": by
+                the file's suffix, onnxruntime for `.onnx`; for `.engine` native, or tensorrt where
+                libcn2 is not built for engines.
+            device: "cpu", "cuda", "cuda:1", or "auto": CUDA where it works, else the CPU; an
+                engine runs on CUDA alone.
             options: the backend's own, for example `threads=2`.
         Raises:
             ModelFormatError: no such file, torn, not ours, or newer than this package.

@@ -2,6 +2,7 @@
 
 The plan comes first, then the JSON that holds its hash. A writer killed in between leaves a plan
 with the JSON of another one, or with none, which every reader refuses, and the next build replaces.
+Writers of one folder place their pairs one after the other.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cn2.runtime.engine_file import EngineFile, read_engine, sidecar_path
@@ -23,16 +27,20 @@ def place_engine(path: Path, plan: bytes, about: EngineFile) -> None:
     """
     if hashlib.sha256(plan).hexdigest() != about.sha256:
         raise ValueError(f"{path}: expected a plan of sha256 {about.sha256}, got another one")
-    sidecar = sidecar_path(path)
+    contents = {path: plan, sidecar_path(path): about.to_json().encode()}
+    drafts: list[Path] = []
     try:
         remove_leftovers(path)
-        drafts = [_write(path, plan), _write(sidecar, about.to_json().encode())]
-        for draft, target in zip(drafts, (path, sidecar), strict=True):
-            os.replace(draft, target)
+        for target, content in contents.items():
+            drafts.append(draft_of(target))
+            _write(drafts[-1], content)
+        with alone_in(path.absolute().parent):
+            for draft, target in zip(drafts, contents, strict=True):
+                os.replace(draft, target)
         sync_folder(path.absolute().parent)
     except OSError as error:
-        for target in (path, sidecar):
-            draft_of(target).unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
@@ -42,26 +50,47 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    draft = draft_of(path)
     try:
-        os.replace(_write(path, content), path)
+        _write(draft, content)
+        os.replace(draft, path)
     except OSError as error:
-        draft_of(path).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def draft_of(path: Path) -> Path:
-    """Where this process writes a file before it is whole."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A new name, under which this process writes a file before it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
-def _write(path: Path, content: bytes) -> Path:
+def _write(draft: Path, content: bytes) -> None:
     """A draft with this content, on the disk."""
-    draft = draft_of(path)
-    with draft.open("wb") as file:
+    with draft.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return draft
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other writer place a pair in a folder meanwhile: two of them would mix theirs.
+
+    Where there are no such locks (Windows, some network drives) it goes on without: such a pair is
+    refused by every reader, as that of a killed writer is.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # and the lock is gone, as when the process is killed
 
 
 def sync_folder(folder: Path) -> None:
@@ -76,7 +105,7 @@ def sync_folder(folder: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the drafts of an engine whose writers are no more."""
     for target in (path, sidecar_path(path)):
-        pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.tmp")
+        pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)\.[0-9a-f]+\.tmp")
         for draft in path.absolute().parent.iterdir():
             found = pattern.fullmatch(draft.name)
             if found and not _is_running(int(found[1])):

@@ -97,7 +97,9 @@ class TensorRTBackend:
         image_sizes: npt.NDArray[np.int32],
         score_threshold: float | None = None,
     ) -> RawDetections:
-        """Run the graph; see `Backend.infer`. A batch larger than the engine's is cut.
+        """Run the graph; see `Backend.infer`.
+
+        A batch larger than the engine's is cut; a smaller one is filled, and the rest dropped.
 
         Raises:
             ValueError: also where no profile of the engine takes the canvas.
@@ -113,11 +115,16 @@ class TensorRTBackend:
         found = []
         for start in range(0, len(images), most):
             part, sizes = images[start : start + most], image_sizes[start : start + most]
+            count = len(part)
+            batch = self._batch_for(count, part.shape[1:3])
+            blanks = np.ones((batch - count, 2), image_sizes.dtype)  # pictures of one pixel
             with self._slots.borrow() as slot:
-                slot.reserve(part.shape, self.manifest.detections)
-                slot.inputs["images"].host[:] = part
+                slot.reserve((batch, *part.shape[1:]), self.manifest.detections)
+                slot.inputs["images"].host[:count] = part
+                slot.inputs["images"].host[count:] = 0
                 slot.inputs["images"].upload(slot.stream)
-                found.append(self._run(slot, sizes, score_threshold))
+                raw = self._run(slot, np.concatenate([sizes, blanks]), score_threshold)
+            found.append([values[:count] for values in raw])
         return RawDetections(*map(np.concatenate, zip(*found, strict=True)))
 
     def infer_at(
@@ -182,7 +189,7 @@ class TensorRTBackend:
 
         clock = [time.perf_counter()]
         with self._slots.borrow() as slot:
-            batch = self.manifest.batch or len(group.pictures)
+            batch = self.manifest.batch or self._batch_for(len(group.pictures), group.canvas)
             slot.reserve((batch, *group.canvas, 3), self.manifest.detections)
             address = place_group(group, slot, self._cuda, self.manifest.canvas)
             clock.append(time.perf_counter())
@@ -218,6 +225,16 @@ class TensorRTBackend:
                 f"{height}x{width}; build an engine whose profiles have it"
             )
         return max(fit)
+
+    def _batch_for(self, count: int, canvas: tuple[int, ...]) -> int:
+        """The smallest batch of a canvas, of so many pictures or more, that the engine takes."""
+        height, width = canvas
+        batches = [
+            max(count, one.batch[0])
+            for one in self.about.profiles
+            if count <= one.batch[2] and one.takes(one.batch[0], height, width)
+        ]
+        return min(batches, default=count)
 
     def _profile_for(self, shape: tuple[int, ...]) -> int:
         profile = self.about.profile_for(*shape[:3])

@@ -74,6 +74,36 @@ def test_a_wrong_kernel_is_found(
     assert {row["kernel"] for row in rows if not row["right"]} == {"ProposalNMS"}
 
 
+def test_a_case_that_raises_costs_itself_alone(
+    built: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its neighbours' rows come one by one, before and after it."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("an illegal\naddress")
+
+    monkeypatch.setattr(built["cuda_inputs"], "suppress_proposals", fail)
+    kernels = built["cuda_kernels"]
+    rows = kernels.check_all(kernels.parse(["--dry-run", "--batches", "1"]))
+    assert next(rows)["kernel"] == "PyramidRoIAlign"
+    left = list(rows)
+    assert [row for row in left if "failed" in row] == [
+        {"what": "ProposalNMS, tiny, batch 1", "failed": "an illegal address"}
+    ]
+    assert {"DetectionNMS", "DeformConv", "preprocess"} <= {row.get("kernel") for row in left}
+    with pytest.raises(SystemExit, match="2 kernels"):
+        run_dry(built, tmp_path)
+    assert len(json.loads((tmp_path / "dry.json").read_text())["failures"]) == 2
+
+
+def test_slow_kernels_are_timed_less_often(scripts: dict[str, ModuleType]) -> None:
+    kernels = scripts["cuda_kernels"]
+    options = kernels.parse([])
+    runs = [(what, often) for what, often, _ in kernels.find_runs(None, None, 16, options)]
+    assert {often for what, often in runs if what.startswith("DeformConv")} == {10}
+    assert {often for what, often in runs if not what.startswith("DeformConv")} == {100}
+
+
 def test_torchvisions_operators_do_the_same(
     built: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,3 +140,12 @@ def test_the_exit_code_tells_whether_the_goal_was_met(
         monkeypatch.setattr(script, "measured", lambda *_, d=drop: [("scenes", measured(d, 0.1))])
         assert script.main(["--json", str(out)]) == code
     assert json.loads(out.read_text())["rows"]["scenes"]["AP"]["drop"] == 0.0011
+
+
+def test_the_pages_command_is_the_results() -> None:
+    """As many scenes and draws as the file has."""
+    root = Path(__file__).resolve().parents[2]
+    rows = json.loads((root / "benchmarks" / "results" / "fp16.json").read_text())["rows"]
+    (draws,) = {row["AP"]["draws"] for row in rows.values()}
+    command = f"fp16.py --scenes {rows['scenes']['pictures']} --draws {draws} --bccd CHECKPOINT"
+    assert command in (root / "docs" / "precision.md").read_text()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -11,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmark_scripts import imported
 from cn2.plugins import library_path
+from cn2.runtime.canvas import CanvasRule
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
@@ -111,8 +115,37 @@ def test_steps_measure_and_check(
     assert all(check["expected"] == 2 * 2 and check["pictures"] == 2 for check in checks)
     assert [check["matched"] for check in checks[2:]] == [1.0, 1.0]
     assert checks[0]["matched"] < 1  # another model
+    for row in measured:  # each batch is checked
+        check = row["check"]
+        assert (check["pictures"], check["expected"]) == (2, 4)
+        assert check["found"] == 4 or row["implementation"] == "torch eager"
+        assert check["score"] < 0.01 or row["implementation"] == "torch eager"
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
-    assert [row["verdict"] for row in verdicts].count("not measured") == 4  # kernels, batch 16
+    kinds = [row["verdict"] for row in verdicts]
+    assert kinds == [
+        *["not measured (from the canvas alone)"] * 2,
+        *["not measured"] * 4,  # batch 16, kernels
+        *["not measured (random weights)"] * 2,
+    ]
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+@pytest.mark.parametrize("torn", [False, True])
+def test_without_the_cpus_detections_times_are_kept(
+    scripts: dict[str, ModuleType], pictures: Path, tmp_path: Path, capsys: Capture, torn: bool
+) -> None:
+    (tmp_path / "dla34-bifpn-p3").mkdir()
+    write_tiny_onnx(tmp_path / "dla34-bifpn-p3" / "standard.onnx")
+    if torn:
+        (tmp_path / "dla34-bifpn-p3" / "reference.npz").write_bytes(b"PK half of one")
+    words = ["--images", str(pictures), "--device", "cpu"]
+    rows = do_step(scripts, capsys, "onnxruntime", tmp_path, *words)
+    measured = [row for row in rows if row["kind"] == "row"]
+    assert [row["batch"] for row in measured] == [1, 2]
+    for row in measured:
+        assert row["ms"]["median"] > 0
+        assert row["check"] is None
+        assert row["unchecked"].startswith("the CPU's detections cannot be read: ")
 
 
 @pytest.mark.usefixtures("_tiny_preset")
@@ -239,7 +272,14 @@ def test_without_a_gpu_everything_is_skipped_with_the_reason(
     assert len(document["skipped"]) == 30
     assert {skip["reason"] for skip in document["skipped"]} == {"no driver; install one"}
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
-    assert len(document["verdicts"]) == 7
+    assert len(document["verdicts"]) == 8
+
+
+def test_none_matched_is_reported(scripts: dict[str, ModuleType], capsys: Capture) -> None:
+    row = {"preset": "nano", "implementation": "x", "precision": "fp16", "batch": 1}
+    row |= {"ms": {"median": 1.0}, "images_per_s": 1e3, "check": {"matched": 0.0}}
+    scripts["gpu"].report({"rows": [row], "skipped": [], "verdicts": []})
+    assert capsys.readouterr().out.endswith("1000 images/s, 0.00% matched\n")
 
 
 def test_a_failure_ends_the_suite_after_writing(
@@ -305,13 +345,110 @@ def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
             assert scripts["gpu_capture"].find_hazards(one, config.input.divisor) == []
 
 
+class FakeStream:
+    def __init__(self) -> None:
+        self.waited_for: list[object] = []
+
+    def wait_stream(self, other: object) -> None:
+        self.waited_for.append(other)
+
+
+def test_a_graph_waits_for_its_inputs(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written on torch's own stream, when it is captured as when they are only replaced."""
+    from cn2.runtime.preprocess import place_picture
+    from cn2.trainer.build import build_detector
+
+    stream, manifest = FakeStream(), make_manifest()
+
+    class Runner(scripts["gpu_torch"].GraphRunner):  # type: ignore[name-defined, misc]
+        def capture(self) -> tuple[None, list[torch.Tensor]]:
+            self.stream = stream
+            return None, []
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "torch's own")
+    runner = Runner(build_detector(tiny_config()), manifest, "fp32", "cpu")
+    bright, dark = (
+        place_picture(np.full((64, 96, 3), value, np.uint8), manifest.canvas) for value in (200, 0)
+    )
+    runner.load([dark], 0.5)
+    held = runner.inputs[0]
+    assert stream.waited_for == ["torch's own"]
+    runner.load([bright], 0.5)
+    assert runner.inputs[0] is held
+    assert int(held.max()) == 200
+    assert stream.waited_for == ["torch's own"] * 2
+
+
+FAILING = """#!/bin/sh
+echo "[1/9] nvcc -Werror a.cu"
+echo "a.cu(7): Error: expected a ;"
+echo "b.cu(8): error: another"
+echo "ninja: build stopped" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("works", [False, True])
+def test_libraries_count_if_all_was_compiled(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    works: bool,
+    dry_run: bool,
+) -> None:
+    """Whatever an earlier build has left; those for the GPU of a dry run in a dry run alone."""
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "libcn2.so").touch()
+    for module in (scripts["gpu_export"], scripts["gpu_steps"]):
+        monkeypatch.setattr(module, "BUILD", build)
+        monkeypatch.setattr(module, "STAMP", build / "compiled.json")
+    for tool in ("nvcc", "cmake"):
+        (tmp_path / tool).write_text("#!/bin/sh\n" if works else FAILING)
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    folder = scripts["gpu_steps"].library_folder
+    job = replace(make_job(scripts, tmp_path, "compile"), dry_run=dry_run)
+    assert folder(job) == {}
+    (build / "compiled.json").write_text('{"architecture": "older"}')
+    (row,) = scripts["gpu_export"].compile_kernels(job)
+    assert folder(replace(job, dry_run=True)) == ({"CN2_LIBRARY_DIR": str(build)} if works else {})
+    assert bool(folder(replace(job, dry_run=False))) == (works and not dry_run)
+    if works:
+        assert (row["form"], row["libraries"]) == (
+            "sm_86" if dry_run else "sm_native",
+            ["libcn2.so"],
+        )
+    else:
+        assert row["reason"] == "cmake -S failed: a.cu(7): Error: expected a ;"
+        assert row["log"][-2:] == ["", "ninja: build stopped"]
+        document = scripts["gpu"].new_document(True)
+        scripts["gpu"].keep(row, document)
+        assert document["skipped"][0]["log"] == row["log"]
+
+
+def test_without_the_shared_folder_all_bundled_pictures_are_used(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CN2_SHARED", str(tmp_path))
+    nano = CanvasRule(short_edge=384, long_edge=576, divisor=32, interpolation="linear")
+    found = scripts["gpu_measure"].read_pictures(None, nano)  # no two share a canvas
+    assert len(found.placed) == len(found.pixels) == 8
+    assert {one.shape for one in found.pixels} == {(480, 640, 3)}
+    assert len({one.canvas.shape for one in found.placed}) == 1
+    assert len({one.tobytes() for one in found.pixels}) == 8
+
+
 def test_the_result_in_the_repository_is_whole() -> None:
     """Measured or skipped: every preset is there with a reason, and no verdict without a value."""
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu.json"
     document = json.loads(path.read_text())
     assert document["dry_run"] is False
     for row in document["verdicts"]:
-        assert (row["value"] is None) == (row["verdict"] == "not measured")
+        assert (row["value"] is None) == row["verdict"].startswith("not measured")
     if document["gpu"] is None:
         assert document["rows"] == []
         assert all("driver" in skip["reason"] for skip in document["skipped"])
@@ -331,7 +468,7 @@ def test_exports_are_found_again(
     rows = do_step(scripts, capsys, "torch", tmp_path, *words)
     rows += do_step(scripts, capsys, "onnxruntime", tmp_path, *words)
     checked = [row for row in rows if row["kind"] == "row" and row["check"]]
-    assert len(checked) == 5
+    assert len(checked) == 10
     for row in checked:
         assert row["check"]["expected"] > 0
         assert row["check"]["matched"] == 1 or row["precision"] == "fp16"
@@ -354,3 +491,35 @@ def test_the_whole_dry_run(scripts: dict[str, ModuleType], tmp_path: Path) -> No
     assert all(row["right"] for row in document["kernels"])
     assert all(skip["reason"] for skip in document["skipped"])
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
+    tools = dry_tools(scripts)
+    assert bool(document["kernels"]) == tools["emulated kernels"]
+    forms = {row["form"] for row in document["files"]}
+    assert {"standard", "fused", "fp16"} <= forms
+    assert ("sm_86" in forms) == tools["nvcc"]
+    assert ("fp16.tensorrt-rtx.engine" in forms) == tools["TensorRT-RTX"]
+    skipped = {skip["what"] for skip in document["skipped"]} - {"nano, tensorrt, fp16: its engine"}
+    kernels = "times, and torchvision's" if tools["emulated kernels"] else "check"
+    assert skipped == {
+        f"the kernels' {kernels}",
+        *([] if tools["nvcc"] else ["the CUDA kernels"]),
+        *([] if tools["libcn2"] else ["nano, libcn2"]),
+        *([] if tools["TensorRT-RTX"] else ["nano, tensorrt-rtx, fp16: its engine"]),
+    }
+
+
+def dry_tools(scripts: dict[str, ModuleType]) -> dict[str, bool]:
+    """What a dry run needs beside Python, and whether it is here.
+
+    TensorRT builds for the GPU that is here alone, TensorRT-RTX for any, but not without plugins.
+    """
+    from cn2.plugins import library_path, trt_plugins_path
+
+    emulated = scripts["gpu_kernels"].cuda_kernels.BUILD / "libcn2_kernels_cuda_emulated.so"
+    compiled = scripts["gpu_steps"].STAMP.is_file()  # by the run itself
+    has_bindings = importlib.util.find_spec("tensorrt_rtx") is not None
+    return {
+        "nvcc": shutil.which("nvcc") is not None and shutil.which("cmake") is not None,
+        "emulated kernels": emulated.is_file(),
+        "libcn2": compiled or library_path("cn2") is not None,
+        "TensorRT-RTX": has_bindings and (compiled or trt_plugins_path() is not None),
+    }

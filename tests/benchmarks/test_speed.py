@@ -67,6 +67,7 @@ def test_pictures_of_the_usual_size_come_first(
     assert [path.name for path in find(tmp_path, 20)] == ["b.jpg", "c.jpg"]
     assert [path.name for path in find(tmp_path, 1)] == ["b.jpg"]
     (tmp_path / "b.jpg").unlink()
+    assert [path.name for path in find(tmp_path, 20)] == ["a.jpg", "c.jpg"]  # one is not enough
     (tmp_path / "c.jpg").unlink()
     assert [path.name for path in find(tmp_path, 20)] == ["a.jpg"]
     (tmp_path / "a.jpg").unlink()

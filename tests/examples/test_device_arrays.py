@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from cn2.runtime.backends import cuda_runtime, tensorrt_library
+from cn2.runtime.detections import Detections
 from fake_cuda import CudaArray, DlpackArray
 from fake_cuda_runtime import FakeCudaRuntime
 from fake_tensorrt import FakeTensorRT, write_engine
@@ -75,6 +76,26 @@ def test_another_result_ends_it(
     monkeypatch.setattr(script, "MAKERS", {"torch": lambda picture: CudaArray(0 * picture)})
     with pytest.raises(SystemExit, match=r"expected \['green'\], got \[\]"):
         script.main([*words, "--backend", "tensorrt"])
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.4, 0.6, float("nan")])
+def test_boxes_elsewhere_end_it(script: ModuleType, moved: float) -> None:
+    first, second = (
+        Detections(
+            boxes=np.array([[0, 0, 10, 10 + shift]], np.float32),
+            scores=np.array([0.9], np.float32),
+            class_ids=np.array([0]),
+            image_size=(100, 100),
+            class_names=("a",),
+            dataset_ids=(0,),
+        )
+        for shift in (0.0, moved)
+    )
+    if moved <= script.TOLERANCE_PX:
+        assert script.compare(first, second).startswith(f"boxes at most {moved:.2g} px")
+        return
+    with pytest.raises(SystemExit, match=r"expected at most 0\.5 px apart, got"):
+        script.compare(first, second)
 
 
 def test_dry_run_touches_no_gpu(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -150,11 +153,48 @@ def test_drafts_of_running_writers_stay(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for process in (ended.pid, os.getpid(), 1):  # 1 is somebody else's
-        (tmp_path / f".a.engine.{process}.tmp").touch()
-        (tmp_path / f".b.engine.{process}.tmp").touch()
+        (tmp_path / f".a.engine.{process}.0f1e2d3c.tmp").touch()
+        (tmp_path / f".b.engine.{process}.0f1e2d3c.tmp").touch()
     remove_leftovers(path)
-    assert f".a.engine.{ended.pid}.tmp" not in names(tmp_path)
+    assert f".a.engine.{ended.pid}.0f1e2d3c.tmp" not in names(tmp_path)
     assert len(names(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_writers_side_by_side_leave_a_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """Threads of one process, whose drafts have names of their own; without locks none fails."""
+    if not locks:
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    path, place = tmp_path / "a.engine", os.replace
+
+    def slowly(draft: Path, target: Path) -> None:
+        place(draft, target)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(os, "replace", slowly)
+
+    def build(number: int) -> None:
+        for _ in range(5):
+            plan = PLAN + bytes([number])
+            place_engine(path, plan, about(plan))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(build, range(8)))
+    assert names(tmp_path) == ["a.engine", "a.engine.json"]
+    assert not locks or read_plan(path)[1][:-1] == PLAN
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some network drives."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    place_engine(tmp_path / "a.engine", PLAN, about(PLAN))
+    assert read_plan(tmp_path / "a.engine")[1] == PLAN
 
 
 def test_only_the_same_whole_engine_is_current(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cn2.export import onnx_file
+from cn2.export import onnx_file, precision_gate
 from cn2.export.agreement import Found
+from cn2.export.precision import PrecisionError
 from cn2.export.precision_emulation import EmulatedBackend
 from cn2.export.precision_gate import Budget, Change, PrecisionReport, compare, require_within
 from cn2.runtime.manifest import Manifest
@@ -209,6 +210,46 @@ def test_nothing_found_is_no_change() -> None:
     change = compared(found(), found())
     assert (change.counted, change.matched) == (0, 1.0)
     assert change.within(BUDGET)
+
+
+def test_a_gate_that_compared_nothing_is_closed() -> None:
+    nothing = Change(name="a", counted=0, unmatched=0, score=0.0, box_px=0.0)
+    report = PrecisionReport(score_threshold=0.01, pictures=[nothing, nothing])
+    with pytest.raises(PrecisionError, match=r"got none on 2 pictures at score > 0\.01"):
+        require_within(report, BUDGET)
+
+
+@pytest.mark.parametrize(
+    ("own", "thresholds", "matched"),
+    [
+        ((4, 2), ["own"], 0.5),  # few, and beyond the budget: that is not made good below
+        ((4, 0), ["own", "lowest"], 1.0),  # few, and the same
+        ((40, 0), ["own"], 1.0),  # enough
+    ],
+)
+def test_what_few_detections_say_is_kept(
+    tiny_fp16: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: tuple[int, int],
+    thresholds: list[str],
+    matched: float,
+) -> None:
+    manifest = tiny_fp16.backend.manifest
+    names = {manifest.score_threshold: "own", manifest.lowest_score_threshold: "lowest"}
+    asked: list[str] = []
+
+    def counted(name: str, _single: Any, _half: Any, threshold: float, *_: Any) -> Change:
+        asked.append(names[threshold])
+        counted, unmatched = own if asked[-1] == "own" else (400, 0)
+        return Change(name=name, counted=counted, unmatched=unmatched, score=0.0, box_px=0.0)
+
+    monkeypatch.setattr(precision_gate, "compare", counted)
+    Image.fromarray(picture(48, 64, 0)).save(tmp_path / "a.png")
+    report = precision_gate.compare_precision(
+        tiny_fp16.path, tiny_fp16.model, tiny_fp16.config, [tmp_path / "a.png"], BUDGET
+    )
+    assert (asked, report.total.matched) == (thresholds, matched)
 
 
 def test_the_worst_come_first_and_the_total_decides() -> None:

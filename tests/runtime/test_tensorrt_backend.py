@@ -206,12 +206,6 @@ def test_profiles_and_batches(tmp_path: Path, trt: FakeTensorRT) -> None:
 @pytest.mark.parametrize(
     ("profiles", "count", "message"),
     [
-        ((LARGE,), 1, r"m\.engine: expected 2 to 3 pictures of 64x96 at a time, .* got 1; build"),
-        (
-            (EngineProfile(batch=(1, 1, 1), height=(32, 32, 32), width=(96, 96, 96)), LARGE),
-            1,
-            "expected 1 to 1 or 2 to 3 pictures of 64x96",
-        ),
         (
             (EngineProfile(batch=(1, 1, 1), height=(32, 32, 32), width=(64, 96, 128)),),
             1,
@@ -229,6 +223,37 @@ def test_what_no_profile_takes(
                 detector([blocks()] * count)
         with pytest.raises(ValueError, match=message):
             detector.backend.infer(blocks()[None], np.array([[64, 96]], np.int32))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+def test_fewer_pictures_than_a_profile_takes_are_filled_up(tmp_path: Path, count: int) -> None:
+    """Also where the slot's memory still holds pictures of the call before."""
+    path = write_engine(tmp_path / "m.engine", profiles=(LARGE,))  # 2 or 3 at a time
+    rng = np.random.default_rng(5)
+    pictures = list(rng.integers(0, 256, (count, 64, 96, 3), dtype=np.uint8))
+    expected = Detector(FakeBackend())(pictures)
+    sizes = np.array([[64, 96]] * count, np.int32)
+    wanted = FakeBackend().infer(np.stack(pictures), sizes)
+    with Detector.open(path, backend="tensorrt") as detector:
+        for _ in range(2):
+            found = detector(pictures)
+            raw = detector.backend.infer(np.stack(pictures), sizes)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one.boxes, other.boxes)
+                np.testing.assert_array_equal(one.scores, other.scores)
+            for name in ("boxes", "scores", "num_detections"):
+                np.testing.assert_array_equal(getattr(raw, name), getattr(wanted, name))
+
+
+def test_a_picture_that_is_filled_up_in_cuda_memory(cuda: FakeCudaRuntime, tmp_path: Path) -> None:
+    path = write_engine(tmp_path / "m.engine", profiles=(LARGE,))
+    with Detector.open(path, backend="tensorrt") as detector:
+        picture = on_device(cuda, blocks())
+        np.testing.assert_array_equal(detector(picture).boxes, detector(blocks()).boxes)
+        held = picture.__cuda_array_interface__["data"][0]
+        with pytest.raises(ValueError, match="expected 2 to 3 pictures of 64x96 at a time"):
+            detector.backend.infer_at(held, (1, 64, 96, 3), np.array([[64, 96]], np.int32))
+    cuda.cudaFree(held)
 
 
 def test_a_fixed_canvas_and_batch(tmp_path: Path) -> None:
