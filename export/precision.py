@@ -37,7 +37,7 @@ def lower(model: AnyDetector) -> AnyDetector:
     """
     lowered = copy.deepcopy(model).eval().requires_grad_(False)
     fold_norms(lowered)
-    _require_range(lowered)
+    largest = {name: _largest(weight) for name, weight in lowered.named_parameters()}
     lowered.preprocess = _HalfPictures.of(model.preprocess)
     _lower(lowered.backbone)
     _lower(lowered.neck)
@@ -45,6 +45,7 @@ def lower(model: AnyDetector) -> AnyDetector:
     if isinstance(lowered, TwoStageDetector):
         for stage in lowered.second_stage.stages:
             _lower_head(stage)
+    _require_range(lowered, largest)
     return lowered
 
 
@@ -99,12 +100,16 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | FrozenBatchNorm2d) -> None:
     conv.weight, conv.bias = (nn.Parameter(p.float(), requires_grad=False) for p in folded)
 
 
-def _require_range(model: nn.Module) -> None:
-    for name, weight in model.named_parameters():
-        largest = float(weight.abs().max()) if weight.numel() else 0.0
-        if not largest <= LARGEST:
+def _largest(weight: Tensor) -> float:
+    return float(weight.abs().max()) if weight.numel() else 0.0
+
+
+def _require_range(lowered: nn.Module, largest: dict[str, float]) -> None:
+    """Look at the largest of each weight as it was, where it has become half."""
+    for name, weight in lowered.named_parameters():
+        if weight.dtype == torch.float16 and not largest[name] <= LARGEST:
             raise PrecisionError(
-                f"fp16: expected weights up to {LARGEST:g}, got {largest:.4g} in {name}; "
+                f"fp16: expected weights up to {LARGEST:g}, got {largest[name]:.4g} in {name}; "
                 f"export with --precision fp32"
             )
 

@@ -219,6 +219,14 @@ def test_a_weight_beyond_fp16_is_refused(value: float) -> None:
         lower(model)
 
 
+def test_a_weight_that_stays_in_fp32_may_be_large() -> None:
+    model = lively_detector(tiny_one_stage_config())
+    with torch.no_grad():
+        model.first_stage.head.class_heatmaps.weight[0, 0, 0, 0] = 7e4
+    weight = lower(model).first_stage.head.class_heatmaps.layer.weight
+    assert weight[0, 0, 0, 0] == 7e4
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_lowered(preset: str) -> None:
     """All weights but those of norms, fusions and the layers that predict; these keep theirs."""
