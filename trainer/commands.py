@@ -175,8 +175,8 @@ def find_preset(name: str) -> Config:
 
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "see cn2 presets"
-        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}; {hint}")
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"preset: expected a name that `cn2 presets` lists, got {name!r}{hint}")
     return PRESETS[name]()
 
 

@@ -49,7 +49,10 @@ def test_train_from_the_command_line(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["tiny2"], ["expected one of", "did you mean 'tiny'?"]),
+        (
+            ["tiny2"],
+            ["expected a name that `cn2 presets` lists, got 'tiny2'; did you mean 'tiny'?"],
+        ),
         (["tiny", "--set", "train.base_lrr=1"], ["train.base_lrr", "base_lr"]),
         (["tiny", "--set", "train.steps"], ["train.steps", "key.path=value"]),
         (["tiny", "--set", "train.steps=many"], ["train.steps"]),
