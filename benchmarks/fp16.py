@@ -44,7 +44,7 @@ from cn2.runtime.machine import versions
 from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
-from cn2.trainer.config import Config
+from cn2.trainer.config import Config, config_to_dict
 from cn2.trainer.detector import AnyDetector
 from cn2.trainer.scenes.write import write_scenes
 from models import RESULTS, ROOT, machine
@@ -131,6 +131,7 @@ def measure_ap(checkpoint: Path, truth: AnnotatedPictures, folder: Path, draws: 
     drops = paired_bootstrap(truth.content, results[0], results[1], draws)
     return {
         "checkpoint_sha256": origin.checkpoint_sha256,
+        "training": config_to_dict(config)["train"],
         "pictures": len(files),
         "objects": len(truth.content["annotations"]),
         "AP": {
