@@ -5,38 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from benchmark_scripts import imported
 from cn2.plugins import library_path
 from cn2.runtime.canvas import CanvasRule
 from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
 from fake_backend import make_manifest
+from gpu_suite import make_job, scripts
 from tiny_onnx import write_tiny_onnx
 
 Capture = pytest.CaptureFixture[str]
-NAMES = (
-    *("gpu", "gpu_steps", "gpu_step", "gpu_job", "gpu_measure", "gpu_verdicts", "gpu_capture"),
-    *("gpu_export", "gpu_torch", "gpu_onnxruntime", "gpu_libcn2", "gpu_tensorrt", "gpu_kernels"),
-)
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[dict[str, ModuleType]]:
-    with imported(*NAMES) as modules:
-        yield modules
+__all__ = ["scripts"]
 
 
 @pytest.fixture(scope="module")
@@ -172,95 +158,6 @@ def test_a_file_that_was_not_exported_is_a_skip(
     assert row["reason"].endswith("standard.onnx: cannot be read (No such file or directory)")
 
 
-def test_words_of_a_job_are_read_back(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
-    job_type, read = scripts["gpu_job"].Job, scripts["gpu_job"].read_job
-    for changes in ({}, {"images": tmp_path, "dry_run": True, "form": "fp16", "device": "cpu"}):
-        job = job_type(step="torch", preset="nano", folder=tmp_path, batches=[1, 4], **changes)
-        assert read(job.words()) == job
-
-
-def make_job(scripts: dict[str, ModuleType], folder: Path, step: str = "torch") -> Any:
-    return scripts["gpu_job"].Job(step=step, preset="nano", folder=folder)
-
-
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
-
-
-ROW = 'print(\'{"kind": "row", "n": 1}\', flush=True); '
-
-
-@pytest.mark.parametrize(
-    ("code", "ended", "reason"),
-    [
-        (ROW + "import os; os.abort()", "died with -6", "died with -6; it said nothing"),
-        (ROW + "import time; time.sleep(60)", "stopped after 5 s", "stopped after 5 s; it said"),
-        (ROW + "1 / 0", "died with 1", "died with 1; ZeroDivisionError: division by zero"),
-        (ROW + "print('{\"kind\": ', end='')", "done", None),
-        (ROW + "print('a library says hello')", "done", None),
-    ],
-)
-def test_a_step_that_dies_or_hangs_costs_itself_alone(
-    scripts: dict[str, ModuleType],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    code: str,
-    ended: str,
-    reason: str | None,
-) -> None:
-    steps = scripts["gpu_steps"]
-    monkeypatch.setitem(steps.LIMITS_S, "torch", 5 if "sleep" in code else 30)
-    job = make_job(scripts, tmp_path)
-    rows = list(steps.run_step(job, time.monotonic() + 100, python(code)))
-    assert rows[0] == {"kind": "row", "n": 1}
-    assert (rows[-1]["kind"], rows[-1]["ended"]) == ("step", ended)
-    said = [row["reason"] for row in rows if row["kind"] == "skip"]
-    assert len(said) == (reason is not None)
-    assert reason is None or said[0].startswith(reason)
-
-
-def test_what_a_step_started_ends_with_it(
-    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        "import subprocess, sys, time; "
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid)); time.sleep(60)"
-    )
-    monkeypatch.setitem(scripts["gpu_steps"].LIMITS_S, "torch", 5)
-    job, deadline = make_job(scripts, tmp_path), time.monotonic() + 60
-    list(scripts["gpu_steps"].run_step(job, deadline, python(code)))
-    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
-    end = time.monotonic() + 10
-    while state.exists() and state.read_text().split()[2] != "Z" and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not state.exists() or state.read_text().split()[2] == "Z"
-
-
-def test_after_the_deadline_nothing_is_begun(
-    scripts: dict[str, ModuleType], tmp_path: Path
-) -> None:
-    skip, step = scripts["gpu_steps"].run_step(make_job(scripts, tmp_path), time.monotonic() - 1)
-    assert (skip["what"], step["ended"]) == ("torch, nano", "not begun")
-    assert skip["reason"].startswith("the suite's time was up")
-
-
-def test_the_plan_has_every_step_of_every_preset(
-    scripts: dict[str, ModuleType], tmp_path: Path
-) -> None:
-    presets_, limits = scripts["gpu"].PRESETS, scripts["gpu_steps"].LIMITS_S
-    assert set(presets_) == {"dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn", "nano"}
-    plan = scripts["gpu_steps"].make_plan(presets_, list(limits), make_job(scripts, tmp_path))
-    names = [job.name for job in (*plan.side_by_side, *plan.one_by_one)]
-    assert names[0] == "compile"
-    assert len(names) == len(set(names)) == 1 + 3 * 4 + 1 + 4 * 4
-    assert {job.step for job in plan.one_by_one} == set(limits) - {"compile", "export"}
-    assert set(limits) == set(scripts["gpu_step"].STEPS)
-    few = scripts["gpu_steps"].make_plan(["nano"], ["torch"], make_job(scripts, tmp_path))
-    assert ([*few.side_by_side], [job.name for job in few.one_by_one]) == ([], ["torch, nano"])
-    assert scripts["gpu"].LIMIT_S <= 8 * 60
-
-
 def test_without_a_gpu_everything_is_skipped_with_the_reason(
     scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,86 +196,6 @@ def test_a_failure_ends_the_suite_after_writing(
     assert document["copy_gb_per_s"] == 3000
     assert document["skipped"] == [{"what": "x", "reason": "y"}]
     assert document["kernels"] == [{"error": None, "more": [None, 1.5]}]
-
-
-class Hazardous(torch.nn.Module):
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.weight = torch.nn.Parameter(torch.ones(3))
-
-    def forward(self, images: torch.Tensor, sizes: torch.Tensor, threshold: torch.Tensor) -> Any:
-        x = images.float() * self.weight
-        match self.kind:
-            case "waits":
-                return torch.nonzero(x)
-            case "host":
-                return x.cpu()
-            case "constant":
-                return x + torch.tensor([1.0, 2.0, 3.0]).to(x.device)
-        return x * threshold + 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "hazards"),
-    [
-        ("none", []),
-        ("waits", ["aten::nonzero"]),
-        ("host", ["aten::_to_copy"]),
-        ("constant", ["aten::_to_copy"]),
-    ],
-)
-def test_what_a_cuda_graph_cannot_hold_is_found(
-    scripts: dict[str, ModuleType], kind: str, hazards: list[str]
-) -> None:
-    assert scripts["gpu_capture"].find_hazards(Hazardous(kind), 8) == hazards
-
-
-def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
-    from cn2.export.precision import lower
-    from cn2.trainer.build import build_detector
-    from factories import tiny_one_stage_config
-
-    for config in (tiny_config(), tiny_one_stage_config()):
-        model = build_detector(config).eval()
-        for one in (model, lower(model)):
-            assert scripts["gpu_capture"].find_hazards(one, config.input.divisor) == []
-
-
-class FakeStream:
-    def __init__(self) -> None:
-        self.waited_for: list[object] = []
-
-    def wait_stream(self, other: object) -> None:
-        self.waited_for.append(other)
-
-
-def test_a_graph_waits_for_its_inputs(
-    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Written on torch's own stream, when it is captured as when they are only replaced."""
-    from cn2.runtime.preprocess import place_picture
-    from cn2.trainer.build import build_detector
-
-    stream, manifest = FakeStream(), make_manifest()
-
-    class Runner(scripts["gpu_torch"].GraphRunner):  # type: ignore[name-defined, misc]
-        def capture(self) -> tuple[None, list[torch.Tensor]]:
-            self.stream = stream
-            return None, []
-
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "torch's own")
-    runner = Runner(build_detector(tiny_config()), manifest, "fp32", "cpu")
-    bright, dark = (
-        place_picture(np.full((64, 96, 3), value, np.uint8), manifest.canvas) for value in (200, 0)
-    )
-    runner.load([dark], 0.5)
-    held = runner.inputs[0]
-    assert stream.waited_for == ["torch's own"]
-    runner.load([bright], 0.5)
-    assert runner.inputs[0] is held
-    assert int(held.max()) == 200
-    assert stream.waited_for == ["torch's own"] * 2
 
 
 FAILING = """#!/bin/sh
