@@ -5,6 +5,7 @@ Those of the CUDA provider too: over emulated kernels they are registered as if 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from plugin_inputs import grid_scores, spread_boxes
 
 FLOAT, HALF, INT32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
 ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = Path(os.environ.get("CN2_NATIVE_BUILD", ROOT / "build" / "native"))
 FEATURES = ("f0", "f1", "f2")
 POOLING: dict[str, Any] = {
     "strides": [8, 16, 32],
@@ -43,7 +45,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def ort_ops(provider: str, ort_ops: Path) -> Path:
     """The library with them."""
-    emulated = ROOT / "build" / "native" / "libcn2_ort_ops_emulated.so"
+    emulated = BUILD / "libcn2_ort_ops_emulated.so"
     if provider == "CUDA" and not emulated.is_file():
         missing(f"{emulated}: not built; make native")
     return emulated if provider == "CUDA" else ort_ops

@@ -28,7 +28,7 @@ TESTS = (
 # What libcn2 loads, and what the tests load in place of NVIDIA's libraries.
 MODULES = (
     *("cn2_tensorrt10", "cn2_tensorrt11", "cn2_cuda_emulated", "fake_cuda", "fake_onnxruntime"),
-    *("fake_tensorrt10", "fake_tensorrt11"),
+    *("fake_tensorrt10", "fake_tensorrt11", "cn2_ort_ops_emulated"),
 )
 
 
