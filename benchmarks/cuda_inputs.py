@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from native_kernels import Found, Kernels, Proposals
 from plugin_inputs import spread_boxes
 
 Floats = NDArray[np.float32]
-NV12 = 5
+PIXEL_FORMATS = {"RGB": 0, "BGR": 1, "RGBA": 2, "NV12": 5}  # numbers of the launcher
 
 
 def make_pyramid(rng: np.random.Generator, model: Model, batch: int) -> list[Floats]:
@@ -99,18 +100,25 @@ def convolve(
 
 
 def make_picture(
-    rng: np.random.Generator, size: tuple[int, int], canvas: tuple[int, int], nv12: bool
-) -> tuple[Picture, list[NDArray[np.uint8]]]:
-    """A picture that fits the canvas, and its planes, which must stay: luma and chroma, or RGB."""
+    rng: np.random.Generator, size: tuple[int, int], canvas: tuple[int, int], pixel_format: str
+) -> tuple[Picture, list[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A picture that fits the canvas, its planes, which must stay, and the same as RGB."""
     height, width = size
     scale = min(canvas[0] / height, canvas[1] / width)
     resized = (int(width * scale), int(height * scale))
-    shapes = [(height, width), (height // 2, width)] if nv12 else [(height, width * 3)]
-    planes = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    if pixel_format == "NV12":
+        shapes = ((height, width), (height // 2, width))
+        planes = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+        rgb = cv2.cvtColor(np.concatenate(planes), cv2.COLOR_YUV2RGB_NV12)
+    else:
+        pixels = rng.integers(0, 256, (height, width, len(pixel_format)), dtype=np.uint8)
+        planes = [pixels.reshape(height, -1)]
+        rgb = pixels[..., [pixel_format.index(channel) for channel in "RGB"]]
     pointers = [plane.ctypes.data for plane in planes] + [None]
     pitches = [plane.shape[1] for plane in planes] + [0]
-    kind = NV12 if nv12 else 0
-    return Picture(*pointers[:2], *pitches[:2], kind, width, height, *resized), planes
+    number = PIXEL_FORMATS[pixel_format]
+    picture = Picture(*pointers[:2], *pitches[:2], number, width, height, *resized)
+    return picture, planes, np.ascontiguousarray(rgb)
 
 
 def place(

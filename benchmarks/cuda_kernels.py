@@ -15,6 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -215,20 +216,21 @@ def run_deform_conv(cuda: CudaKernels, one: Convolved, batch: int) -> Iterator[R
 
 
 def run_preprocess(cuda: CudaKernels, model: Model, batch: int, small: bool) -> Iterator[Row]:
-    """Every picture of the batch, against Pillow and OpenCV."""
+    """Every picture of the batch, in each format, against Pillow and OpenCV."""
     from cn2.runtime.preprocess import resize_into
 
     rng = np.random.default_rng(4)
     size = (48, 64) if small else (480, 640)
-    for interpolation, name in ((0, "antialias"), (1, "linear")):
-        picture, planes = inputs.make_picture(rng, size, model.canvas, nv12=False)
+    resizes = ((0, "antialias"), (1, "linear"))
+    for pixel_format, (interpolation, name) in product(inputs.PIXEL_FORMATS, resizes):
+        picture, planes, rgb = inputs.make_picture(rng, size, model.canvas, pixel_format)
         canvases = inputs.place(cuda, picture, batch, interpolation, model.canvas)
         expected = np.zeros((*model.canvas, 3), np.uint8)
         target = expected[: picture.resized_height, : picture.resized_width]
-        resize_into(target, planes[0].reshape(*size, 3), name)  # type: ignore[arg-type]
+        resize_into(target, rgb, name)  # type: ignore[arg-type]
         error = np.abs(canvases.astype(int) - expected).max()
-        shape = f"{size[1]}x{size[0]} RGB {name}"
-        case = preprocess_case(model, shape, planes[0].size, batch)
+        shape = f"{size[1]}x{size[0]} {pixel_format} {name}"
+        case = preprocess_case(model, shape, sum(plane.size for plane in planes), batch)
         yield row_of(cuda, case, batch, float(error), 1)
 
 

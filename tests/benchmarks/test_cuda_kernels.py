@@ -47,6 +47,8 @@ def test_dry_run_checks_every_kernel_and_lists_what_it_skips(
     document = run_dry(built, tmp_path)
     kernels = {row["kernel"] for row in document["rows"]}
     assert kernels == {"PyramidRoIAlign", "ProposalNMS", "DetectionNMS", "DeformConv", "preprocess"}
+    pictures = [row["shape"].split() for row in document["rows"] if row["kernel"] == "preprocess"]
+    assert {words[1] for words in pictures} == {"RGB", "BGR", "RGBA", "NV12"}
     assert all(row["right"] for row in document["rows"])
     assert {row["batch"] for row in document["rows"]} == {1, 2}
     assert len(document["skipped"]) == 2 * len(document["rows"])
