@@ -107,11 +107,16 @@ EngineOutput TensorrtWork::finish(size_t slot) {
 }
 
 void TensorrtWork::abandon() {
+  wait();
+  last_stream_ = nullptr;
+  under_way_ = 0;
+}
+
+// For what has begun, which is yet to be finished.
+void TensorrtWork::wait() {
   if (last_stream_ != nullptr) {
     cuda::driver().synchronize(last_stream_);
-    last_stream_ = nullptr;
   }
-  under_way_ = 0;
 }
 
 // Whatever depends on the sizes, where they are not those of the last run.
@@ -119,7 +124,7 @@ void TensorrtWork::prepare(const Shape& shape, cuda::Handle stream) {
   if (shape == shape_) {
     return;
   }
-  abandon();  // runs under way use what is changed now
+  wait();  // runs under way use what is changed now
   graph_.reset();
   shape_ = {};
   runs_ = 0;

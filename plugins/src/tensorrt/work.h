@@ -51,6 +51,7 @@ class TensorrtWork {
     bool operator==(const Shape&) const = default;
   };
 
+  void wait();
   void prepare(const Shape& shape, cuda::Handle stream);
   void set_shapes(const Shape& shape, cuda::Handle stream);
   void read_output_shapes(int32_t batch);
