@@ -14,14 +14,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from bccd import Bccd, describe
+from bccd import Bccd, describe_training
 from cn2.export.first_stage import ProposalDetector
 from cn2.runtime.evaluation import coco_metrics
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
@@ -32,7 +33,7 @@ from cn2.trainer.checkpoint import load_checkpoint, read_checkpoint, save_checkp
 from cn2.trainer.config import Config
 from cn2.trainer.data.coco import CocoDataset, load_coco
 from cn2.trainer.data.datasets import DataSource
-from cn2.trainer.detector import AnyDetector, OneStageDetector, TwoStageDetector
+from cn2.trainer.detector import AnyDetector, TwoStageDetector
 from cn2.trainer.distributed import Ranks
 from cn2.trainer.progress import read_log
 from cn2.trainer.train import RunFiles, train
@@ -53,6 +54,8 @@ COUNTS = (16, 32, 64, 128, 256)  # boxes of the first stage that go on
 STEPS = 480
 LIMIT_MINUTES = 35
 SCORES = ("AP", "AP50", "AP75")
+RULES: dict[str, Literal["sqrt", "class"]] = {"joint": "sqrt", "class": "class"}
+ALONE = "alone"  # the rule of a detector without a second stage
 
 
 def recipe(preset: str, seed: int) -> Config:
@@ -106,15 +109,101 @@ def train_one(config: Config, data: Bccd, folder: Path) -> None:
     train(config, files, weights=weights, resume=resume, device="cpu")
 
 
+def measure(config: Config, folder: Path, data: Bccd, threads: int) -> dict[str, Any]:
+    """Score a run's last weights on the test pictures; its time and curves."""
+    model, trained, _ = load_checkpoint(folder / "last.safetensors")
+    test = load_coco(data.annotations("test"), data.images)
+    found = (
+        score_two_stages(model, trained, test)
+        if isinstance(model, TwoStageDetector)
+        else score_one_stage(model, trained, test)
+    )
+    training = describe_training(read_log(folder / "log.jsonl"), config, threads)
+    return {"seed": config.train.seed, "pictures": len(test.pictures), **found, **training}
+
+
+def score_two_stages(model: TwoStageDetector, config: Config, test: CocoDataset) -> dict[str, Any]:
+    """AP for each number of proposals and each rule of the score; the proposals' recall."""
+    proposals = detect(ProposalDetector(model, max(COUNTS)), config, test)
+    found: dict[str, Any] = {"recall": recall_at(test, proposals), "AP": {}}
+    for name, rule in RULES.items():
+        model.second_stage.selection = model.second_stage.selection._replace(score_rule=rule)
+        for count in COUNTS:
+            model.test_filter = replace(model.test_filter, post_nms=count)
+            metrics = coco_metrics(test.annotations, detect(model, config, test))
+            found["AP"].setdefault(name, {})[str(count)] = {key: metrics[key] for key in SCORES}
+    return found
+
+
+def score_one_stage(model: AnyDetector, config: Config, test: CocoDataset) -> dict[str, Any]:
+    """The same of the best detections of a picture, which take the place of proposals."""
+    results = detect(model, config, test)
+    found: dict[str, Any] = {"recall": recall_at(test, results), "AP": {ALONE: {}}}
+    for count in COUNTS:
+        metrics = coco_metrics(test.annotations, best_of_each(results, count))
+        found["AP"][ALONE][str(count)] = {key: metrics[key] for key in SCORES}
+    return found
+
+
+def detect(model: torch.nn.Module, config: Config, test: CocoDataset) -> list[dict[str, Any]]:
+    """COCO result dicts of all test pictures."""
+    return detect_all(model, test, config, Ranks(device=torch.device("cpu")))
+
+
+def recall_at(test: CocoDataset, boxes: list[dict[str, Any]]) -> dict[str, float]:
+    """Average recall of the best boxes of a picture, for each of `COUNTS`."""
+    found = proposal_recall(test.annotations, boxes, COUNTS)
+    return {str(count): found[f"AR{count}"] for count in COUNTS}
+
+
+def best_of_each(results: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The so many best detections of each picture."""
+    ordered = sorted(results, key=lambda result: -result["score"])
+    taken: Counter[int] = Counter()
+    kept = []
+    for result in ordered:
+        taken[result["image_id"]] += 1
+        if taken[result["image_id"]] <= count:
+            kept.append(result)
+    return kept
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, measure, write."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     data = Bccd(options.data)
     for seed in options.seeds:
-        for name, preset in DETECTORS.items():
+        for preset in DETECTORS.values():
             train_one(recipe(preset, seed), data, options.runs / f"{preset}-seed{seed}")
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in DETECTORS}
+    for name, preset in DETECTORS.items():
+        for seed in options.seeds:
+            folder = options.runs / f"{preset}-seed{seed}"
+            rows[name].append(measure(recipe(preset, seed), folder, data, options.threads))
+            print(f"{name}, seed {seed}: measured", flush=True)
+    write_json(str(options.json), document(rows, options.threads))
     return 0
+
+
+def document(rows: dict[str, list[dict[str, Any]]], threads: int) -> dict[str, Any]:
+    """The result file."""
+    settings = recipe(DETECTORS["CenterNet2"], SEEDS[0])
+    return {
+        "steps": STEPS,
+        "batch": settings.train.batch,
+        "short_edge": settings.input.short_edge,
+        "weights": "bundled nano's backbone; all else fresh",
+        "limit_minutes": LIMIT_MINUTES,
+        "passed": all(run["minutes"] <= LIMIT_MINUTES for runs in rows.values() for run in runs),
+        "rules": RULES,
+        "counts": list(COUNTS),
+        "machine": {"cpu": cpu_name(), "cores": cpu_cores(), "threads": threads},
+        "versions": versions("torch", "faster-coco-eval"),
+        "detectors": {
+            name: {"preset": DETECTORS[name], "runs": runs} for name, runs in rows.items()
+        },
+    }
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

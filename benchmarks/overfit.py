@@ -30,6 +30,7 @@ from PIL import Image
 from cn2.runtime.machine import cpu_cores, cpu_name, versions
 from cn2.trainer.config import Config
 from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.model_config import RetinaNetConfig
 from cn2.trainer.presets.small import nano
 from cn2.trainer.train import RunFiles, train
 from cn2.trainer.train_config import ShortEdgeConfig
@@ -39,7 +40,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
 BUNDLED = ROOT / "runtime" / "bundled" / "nano.safetensors"
 PICTURES = 8  # of BCCD
-STEPS_OF_TABLE_1 = 400  # towers without normalisation begin slowly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +86,13 @@ COCO128 = Case(
 TABLE1 = replace(
     BCCD8,
     data="table1",
-    steps=STEPS_OF_TABLE_1,
+    steps=240,
     short_edge=256,
-    score_every=50,
+    score_every=40,
     limit_s=1200,
     precision="fp32",
 )
+RETINANET_TAKES = 2  # times the steps: its towers have no normalisation and begin slowly
 CASES = {case.data: case for case in (BCCD8, COCO128, TABLE1)}
 
 
@@ -256,7 +257,10 @@ def run_table_1(
     """Train those that are named, or else those that the result lacks; all rows of the result."""
     found = json.loads(target.read_text("utf-8"))["presets"] if target.is_file() else {}
     for preset in presets or [name for name in TABLE_1 if name not in found]:
-        found[preset] = run(case, config_of(case, at_nano_size(preset)), data)
+        config = at_nano_size(preset)
+        slow = isinstance(config.model.first_stage, RetinaNetConfig)
+        steps = case.steps * RETINANET_TAKES if slow else case.steps
+        found[preset] = run(case, config_of(replace(case, steps=steps), config), data)
         write(target, {"presets": {name: found[name] for name in TABLE_1 if name in found}})
         tell(found[preset])
     return found
