@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
+from typing import IO
 
 from gpu_job import Job, Row, skip
 from gpu_plan import LEAST_S, LIMITS_S, PREPARING_S, Stage
@@ -126,7 +127,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
         process.wait(ENDING_S)
 
 
-def read_rows(file: tempfile._TemporaryFileWrapper[bytes]) -> Iterator[Row]:  # type: ignore[type-arg]
+def read_rows(file: IO[bytes]) -> Iterator[Row]:
     """The whole lines; a process that is ended may leave half of one."""
     file.seek(0)
     for line in file.read().decode("utf-8", "replace").splitlines(keepends=True):
@@ -134,7 +135,7 @@ def read_rows(file: tempfile._TemporaryFileWrapper[bytes]) -> Iterator[Row]:  # 
             yield json.loads(line)
 
 
-def last_line(file: tempfile._TemporaryFileWrapper[bytes]) -> str:  # type: ignore[type-arg]
+def last_line(file: IO[bytes]) -> str:
     """What a step said last."""
     file.seek(0)
     lines = file.read().decode("utf-8", "replace").strip().splitlines()
