@@ -15,11 +15,10 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.engine_file import read_sidecar
 from cn2.runtime.preprocess import PlacedPicture
 from gpu_export import Exported, open_exported
-from gpu_job import Job, Row, attempt, skip
+from gpu_job import CANVAS, Job, Row, attempt, skip
 from gpu_libcn2 import picture_rows
 from gpu_measure import measure, row_of, stacked
 
-RUNTIMES = ("tensorrt", "tensorrt-rtx")
 FORMS = ("fp16",)  # a second one would cost the other presets their time
 DRY_TARGET = "sm_86"
 CALL = "import sys; from cn2.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
@@ -28,7 +27,7 @@ CALL = "import sys; from cn2.runtime.cli import run; sys.exit(run(sys.argv[1:]))
 class CanvasRunner:
     """The backend `tensorrt` on canvases in CUDA memory, of which one alone is not copied."""
 
-    starts_at = "canvas"
+    starts_at = CANVAS
 
     def __init__(self, backend: TensorRTBackend | None, exported: Exported, runtime: str) -> None:
         self.implementation = f"{runtime}, Python bindings"
@@ -58,15 +57,14 @@ class CanvasRunner:
 
 
 def run_tensorrt(job: Job) -> Iterator[Row]:
-    """Rows of each runtime that builds here."""
-    for runtime in RUNTIMES:
-        for form in FORMS:
-            what = f"{job.preset}, {runtime}, {form}"
-            yield from attempt(what, partial(engine_rows, job, runtime, form))
+    """Rows of the runtime that the step is named after."""
+    for form in FORMS:
+        what = f"{job.preset}, {job.step}, {form}"
+        yield from attempt(what, partial(engine_rows, job, job.step, form))
 
 
 def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
-    """Build, run by the bindings, run by libcn2."""
+    """Build, run by libcn2, which the targets are about, run by the bindings."""
     exported = open_exported(job, form)
     path = job.file(f"{form}.{runtime}.engine")
     start = time.perf_counter()
@@ -81,12 +79,12 @@ def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
         "build_s": round(time.perf_counter() - start, 2),
     }
     yield from attempt(
-        f"{job.preset}, {runtime}, {form}, bindings",
-        partial(binding_rows, job, exported, runtime, path, facts),
-    )
-    yield from attempt(
         f"{job.preset}, {runtime}, {form}, libcn2",
         partial(picture_rows, job, exported, about.manifest, path, "native", f"libcn2, {runtime}"),
+    )
+    yield from attempt(
+        f"{job.preset}, {runtime}, {form}, bindings",
+        partial(binding_rows, job, exported, runtime, path, facts),
     )
 
 

@@ -95,6 +95,7 @@ def test_steps_measure_and_check(
     ]
     for row in measured:
         assert (row["runs"], row["weights"], row["canvas"]) == (6, "random", "64x96")
+        assert row["starts_at"] == "canvas on the host"
         assert row["ms"]["p99"] >= row["ms"]["median"] > 0
         assert row["images_per_s"] > 0
     checks = [row["check"] for row in measured if row["batch"] == 1]
@@ -109,7 +110,8 @@ def test_steps_measure_and_check(
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
     kinds = [row["verdict"] for row in verdicts]
     assert kinds == [
-        *["not measured (from the canvas alone)"] * 2,
+        "not measured (none begins with the picture on the device)",
+        "not measured (none begins with the picture on the device)",
         *["not measured"] * 4,  # batch 16, kernels
         *["not measured (random weights)"] * 2,
     ]
@@ -146,6 +148,12 @@ def test_dry_steps_do_all_but_run(
         for row in rows:
             scripts["gpu"].keep(row, document)
     assert all(row["ms"] is None and row["runs"] == 0 for row in document["rows"])
+    starts = {(row["implementation"].split(",")[0], row["starts_at"]) for row in document["rows"]}
+    assert starts == {  # as on a GPU
+        ("torch eager", "picture on the device"),
+        ("torch", "picture on the device"),
+        ("ONNX Runtime", "canvas on the device"),
+    }
     verdicts = scripts["gpu_verdicts"].find_verdicts(document["rows"], [])
     assert {row["verdict"] for row in verdicts} == {"not measured"}
 
@@ -166,7 +174,7 @@ def test_without_a_gpu_everything_is_skipped_with_the_reason(
     scripts["gpu"].main(["--out", str(tmp_path / "gpu.json")])
     document = json.loads((tmp_path / "gpu.json").read_text())
     assert (document["rows"], document["kernels"], document["dry_run"]) == ([], [], False)
-    assert len(document["skipped"]) == 30
+    assert len(document["skipped"]) == 34
     assert {skip["reason"] for skip in document["skipped"]} == {"no driver; install one"}
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
     assert len(document["verdicts"]) == 8
@@ -259,8 +267,8 @@ def test_without_the_shared_folder_all_bundled_pictures_are_used(
     assert len({one.tobytes() for one in found.pixels}) == 8
 
 
-def test_the_result_in_the_repository_is_whole() -> None:
-    """Measured or skipped: every preset is there with a reason, and no verdict without a value."""
+def test_the_result_in_the_repository_is_whole(scripts: dict[str, ModuleType]) -> None:
+    """Measured or skipped: every step is there with a reason, and no verdict without a value."""
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu.json"
     document = json.loads(path.read_text())
     assert document["dry_run"] is False
@@ -269,6 +277,10 @@ def test_the_result_in_the_repository_is_whole() -> None:
     if document["gpu"] is None:
         assert document["rows"] == []
         assert all("driver" in skip["reason"] for skip in document["skipped"])
+        plan, job = scripts["gpu_plan"], make_job(scripts, path.parent)
+        stages = plan.make_plan(scripts["gpu"].PRESETS, list(plan.LIMITS_S), 2, job)
+        names = [one.name for stage in stages for one in stage.jobs]
+        assert sorted(skip["what"] for skip in document["skipped"]) == sorted(names)
 
 
 @pytest.mark.slow
