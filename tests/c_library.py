@@ -95,12 +95,16 @@ class Model:
         return info
 
     def detect(
-        self, pictures: list[Image], score_threshold: float = -1.0, capacity: int = 300
+        self,
+        pictures: list[Image],
+        score_threshold: float = -1.0,
+        capacity: int = 300,
+        cuda_stream: int | None = None,
     ) -> list[Found]:
         images = (Image * len(pictures))(*pictures)
         found = (Detection * (len(pictures) * capacity))()
         counts = (c_size_t * len(pictures))()
-        options = DetectOptions(score_threshold=score_threshold)
+        options = DetectOptions(score_threshold=score_threshold, cuda_stream=cuda_stream)
         self.library.check(
             self.library.detect(
                 self.context, images, len(pictures), byref(options), found, capacity, counts

@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from c_library import Model, image
+from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.manifest import Manifest
 from fake_backend import make_manifest
 from native_libraries import ROOT, missing
@@ -22,14 +26,19 @@ BUILD = Path(os.environ.get("CN2_NATIVE_BUILD", ROOT / "build" / "native"))
 PROFILE = "profile 1 4 64 128 64 128"
 PLAN = f"fake plan -1 -1 -1 2 threshold {PROFILE}"
 FIXED_PLAN = "fake plan -1 64 96 2 threshold profile 1 4 64 64 96 96"
+FIXED = make_manifest(
+    canvas=CanvasRule(
+        short_edge=64, long_edge=96, divisor=32, interpolation="linear", fixed=(64, 96)
+    )
+)
 PLUGINS = "libcn2_trt_plugins.so"
 TIMEOUT_S = 60
 
 # What each program begins with: libcn2 as `library`, the fake driver as `cuda`, `picture` of a grey
-# level, and `show` for detections.
+# level, `painted` of one that is written on a stream, and `show` for detections.
 PRELUDE = """
 import ctypes, os, sys, threading
-from ctypes import byref, c_char_p, c_long, c_size_t, c_void_p
+from ctypes import byref, c_char_p, c_long, c_size_t, c_ulonglong, c_void_p
 from pathlib import Path
 import numpy as np
 from c_library import *
@@ -38,11 +47,26 @@ library = Library(Path({library!r}))
 try:
     cuda = ctypes.CDLL("libcuda.so.1")
     cuda.fake_cuda_log.restype, cuda.fake_cuda_live.restype = c_char_p, c_long
+    cuda.fake_cuda_waiting.restype = c_long
 except OSError:
     cuda = None
 engine = Path({engine!r})
 def picture(level, height=64, width=96, **kind):
     return image(np.full((height, width, 3), level, np.uint8), **kind)
+def in_context(call, *arguments):
+    cuda.cuCtxPushCurrent_v2(c_void_p(1))
+    status = call(*arguments)
+    cuda.cuCtxPopCurrent_v2(byref(c_void_p()))
+    assert status == 0, status
+def new_stream():
+    made = c_void_p()
+    in_context(cuda.cuStreamCreate, byref(made), 1)
+    return made.value
+def painted(level, stream, height=64, width=96):
+    one = picture(0, height, width, memory=1)
+    where = (c_ulonglong(one.data), level, c_size_t(height * width * 3))
+    in_context(cuda.cuMemsetD8Async, *where, c_void_p(stream))
+    return one
 def show(found):
     for one in found:
         print([round(float(s), 4) for s in one.scores], one.boxes.tolist(), one.class_ids.tolist())
@@ -112,6 +136,18 @@ class FakeGpu:
         said = self.run(program + "print(library.last_error().decode())", **environment)
         status, message = said.splitlines()  # one line
         return int(status), message
+
+
+def shown(model: Model, *pictures: tuple[int, int, int]) -> str:
+    """As `show` prints what a model finds in pictures of a grey level, height, width."""
+    images = [
+        image(np.full((height, width, 3), level, np.uint8)) for level, height, width in pictures
+    ]
+    lines = []
+    for one in model.detect(images):
+        scores = [round(float(score), 4) for score in one.scores]
+        lines.append(f"{scores} {one.boxes.tolist()} {one.class_ids.tolist()}\n")
+    return "".join(lines)
 
 
 def needed(path: Path) -> Path:

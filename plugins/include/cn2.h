@@ -223,8 +223,8 @@ typedef struct cn2_detect_options {
   uint32_t struct_size;
   float score_threshold; /* keep detections above it; below 0: the model's own */
   void *cuda_stream;     /* a CUstream or cudaStream_t of the model's device on which the pictures
-                            become ready: the model runs after what is on it (an engine: on it).
-                            null: they are ready now. CUDA's default stream is (void *)1 here. */
+                            become ready: they are read after what is on it. null: they are ready
+                            now. CUDA's default stream is (void *)1 here. */
 } cn2_detect_options;
 
 #define CN2_DETECT_OPTIONS_INIT {sizeof(cn2_detect_options), -1.0f, NULL}

@@ -48,6 +48,7 @@ Driver load_driver() {
   find(library, "cuEventDestroy_v2", driver.destroy_event);
   find(library, "cuEventRecord", driver.record);
   find(library, "cuEventSynchronize", driver.await);
+  find(library, "cuStreamWaitEvent", driver.wait);
   find(library, "cuEventElapsedTime", driver.elapsed);
   find(library, "cuStreamBeginCapture_v2", driver.begin_capture);
   find(library, "cuStreamEndCapture", driver.end_capture);

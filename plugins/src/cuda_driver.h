@@ -68,6 +68,7 @@ struct Driver {
   Result (*destroy_event)(Handle);
   Result (*record)(Handle event, Handle stream);
   Result (*await)(Handle event);
+  Result (*wait)(Handle stream, Handle event, unsigned flags);
   Result (*elapsed)(float* ms, Handle start, Handle end);
   Result (*begin_capture)(Handle stream, unsigned mode);
   Result (*end_capture)(Handle stream, Handle* graph);

@@ -42,6 +42,14 @@ Stream::Stream() : Object(driver().destroy_stream) {
   check(driver().create_stream(out(), kNonBlockingStream), CN2_INFERENCE_ERROR, "cuStreamCreate");
 }
 
+void Stream::follow(Handle other) {
+  if (other == nullptr) {
+    return;
+  }
+  check(driver().record(reached_.get(), other), CN2_INFERENCE_ERROR, "cuda_stream");
+  check(driver().wait(get(), reached_.get(), 0), CN2_INFERENCE_ERROR, "cuda_stream");
+}
+
 Event::Event() : Object(driver().destroy_event) {
   check(driver().create_event(out(), 0), CN2_INFERENCE_ERROR, "cuEventCreate");
 }

@@ -70,16 +70,23 @@ class Object {
   Handle handle_ = nullptr;
 };
 
-// Work of its own order, beside that of other streams.
-class Stream : public Object {
- public:
-  Stream();
-};
-
 // A moment in a stream.
 class Event : public Object {
  public:
   Event();
+};
+
+// Work of its own order, beside that of other streams.
+class Stream : public Object {
+ public:
+  Stream();
+
+  // What comes on this stream from now on is after what is on another one of the device, which may
+  // end then. Null: nothing. Throws Error (CN2_INFERENCE_ERROR).
+  void follow(Handle other);
+
+ private:
+  Event reached_;
 };
 
 // Work of a stream, recorded once, that is launched as one.

@@ -64,7 +64,7 @@ void CudaPreprocessor::run(const EngineInput& input, cuda::Pointer canvases, cud
   }
   const size_t bytes = module_.workspace_size(given_.data(), given_.size(), pictures.interpolation);
   if (bytes > workspace_.size()) {
-    cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR, "cuda_stream");
+    cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR, "cuStreamSynchronize");
     workspace_.reserve(bytes);
   }
   const int32_t result =

@@ -29,7 +29,7 @@ struct EngineInput {
   int32_t width = 0;
   const int32_t* picture_sizes = nullptr;  // [batch, 2] height, width
   std::optional<float> score_threshold{};  // none: the model's own
-  void* cuda_stream = nullptr;             // to run on, after what is on it; null: the run's own
+  void* cuda_stream = nullptr;             // whose work comes before; null: none
   DevicePictures pictures{};
 };
 

@@ -39,7 +39,7 @@ def test_pictures_in_device_memory_never_come_to_the_host(gpu: FakeGpu) -> None:
     )
     lines = said.splitlines()
     assert lines[0:2] == lines[3:5] == lines[5:7]
-    assert lines[2] == "1 allocate synchronize"  # the canvases
+    assert lines[2] == "1 allocate run synchronize"  # the canvases
     assert lines[7] == "1"
     assert " on cuda:0, " in lines[8]
     assert lines[9] == "0"

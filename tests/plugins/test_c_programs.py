@@ -22,6 +22,7 @@ from native_libraries import INCLUDE, ROOT, missing
 from tiny_onnx import write_tiny_onnx
 
 NATIVE = ROOT / "tests" / "plugins" / "native"
+FAKE_DRIVER = ("fake_libcuda", "fake_libcuda_streams", "fake_cuda_work")
 EXAMPLE = ROOT / "examples" / "c"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 WARNINGS = ("-pedantic", "-Wall", "-Werror")
@@ -223,8 +224,8 @@ def test_the_stubs_checks_are_clean(stub_library: Path, tmp_path: Path, device: 
     if device == "cuda":
         driver = tmp_path / "driver" / "libcuda.so.1"
         driver.parent.mkdir()
-        source = NATIVE / "fake_libcuda.c"
-        run(find_tool("cc"), "-std=c99", *WARNINGS, "-shared", "-fPIC", source, "-o", driver)
+        sources = [NATIVE / f"{name}.c" for name in FAKE_DRIVER]
+        run(find_tool("cc"), "-std=c99", *WARNINGS, "-shared", "-fPIC", *sources, "-o", driver)
         environment["LD_LIBRARY_PATH"] = str(driver.parent)
     said = run(program, model, engine, device, **environment)
     assert said == "all checks passed\n"

@@ -10,22 +10,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from c_library import MODEL_ERROR, UNAVAILABLE, Model, image
-from cn2.runtime.canvas import CanvasRule
-from fake_backend import make_manifest
+from c_library import MODEL_ERROR, UNAVAILABLE, Model
 from native_libraries import INCLUDE, ROOT, missing
-from tensorrt_fakes import FIXED_PLAN, PLAN, FakeGpu
+from tensorrt_fakes import FIXED, FIXED_PLAN, PLAN, FakeGpu, shown
 
 SUMMARY = "show(model.detect([picture(204), picture(50, 32, 48), picture(100)]))\n"
 OPEN = "model = library.open(engine)\n"
-FIXED = make_manifest(
-    canvas=CanvasRule(
-        short_edge=64, long_edge=96, divisor=32, interpolation="linear", fixed=(64, 96)
-    )
-)
 
 
 @pytest.fixture(params=[10, 11])
@@ -38,18 +30,6 @@ def gpu(tmp_path: Path, request: pytest.FixtureRequest) -> FakeGpu:
 def gpu10(tmp_path: Path) -> FakeGpu:
     """A fake GPU with TensorRT 10."""
     return FakeGpu(tmp_path, 10)
-
-
-def shown(model: Model, *pictures: tuple[int, int, int]) -> str:
-    """As `show` prints what a model finds in pictures of a grey level, height, width."""
-    images = [
-        image(np.full((height, width, 3), level, np.uint8)) for level, height, width in pictures
-    ]
-    lines = []
-    for one in model.detect(images):
-        scores = [round(float(score), 4) for score in one.scores]
-        lines.append(f"{scores} {one.boxes.tolist()} {one.class_ids.tolist()}\n")
-    return "".join(lines)
 
 
 def test_detections_are_those_of_the_onnx_file(gpu: FakeGpu, tiny: Model) -> None:
@@ -137,45 +117,6 @@ def test_what_cannot_be_captured_runs_without_a_graph(
     assert "\n".join([*found, ""]) == shown(tiny, *[(n, 64, 96) for n in (204, 50, 100)])
     assert last.startswith("0 1 2 ")  # nothing is left over, one warning
     assert "runs without a CUDA graph" in last
-
-
-def test_a_stream_of_the_callers(gpu10: FakeGpu) -> None:
-    """What runs on it is in its order; graphs too. One that is null is the context's own."""
-    gpu10.write(FIXED_PLAN, FIXED)
-    said = gpu10.run(
-        OPEN + "stream = c_void_p(); cuda.cuCtxPushCurrent_v2(c_void_p(1))\n"
-        "cuda.cuStreamCreate(byref(stream), 1); cuda.cuCtxPopCurrent_v2(byref(c_void_p()))\n"
-        "found, counts = (Detection * 3)(), (c_size_t * 1)()\n"
-        "for _ in range(3):\n"
-        "  options = DetectOptions(score_threshold=-1.0, cuda_stream=stream.value)\n"
-        "  given = (model.context, byref(picture(204)), 1, byref(options), found, 3, counts)\n"
-        "  library.check(library.detect(*given))\n"
-        "  print(counts[0], cuda.fake_cuda_used(stream))\n"
-        "default = DetectOptions(score_threshold=-1.0, cuda_stream=1)\n"
-        "given = (byref(picture(204)), 1, byref(default), found, 3, counts)\n"
-        "library.check(library.detect(model.context, *given))\n"
-        "print(counts[0], cuda.fake_cuda_used(stream))\n"
-    )
-    used = [int(line.split()[1]) for line in said.splitlines()]
-    assert [line.split()[0] for line in said.splitlines()] == ["2"] * 4
-    assert 0 < used[0] < used[1] < used[2] == used[3]  # the last runs on CUDA's default stream
-
-
-def test_a_stream_of_the_callers_may_go_after_the_call(gpu10: FakeGpu) -> None:
-    """Neither a call of other sizes nor the end of the context asks anything of it."""
-    gpu10.write()
-    said = gpu10.run(
-        OPEN + "stream = c_void_p(); cuda.cuCtxPushCurrent_v2(c_void_p(1))\n"
-        "cuda.cuStreamCreate(byref(stream), 1)\n"
-        "found, counts = (Detection * 3)(), (c_size_t * 1)()\n"
-        "options = DetectOptions(score_threshold=-1.0, cuda_stream=stream.value)\n"
-        "given = (model.context, byref(picture(204)), 1, byref(options), found, 3, counts)\n"
-        "library.check(library.detect(*given))\n"
-        "cuda.cuStreamDestroy_v2(stream); cuda.cuCtxPopCurrent_v2(byref(c_void_p()))\n"
-        "model.detect([picture(1), picture(2)])\nmodel.close()\n"
-        "print(counts[0], cuda.fake_cuda_live(), cuda.fake_cuda_used_destroyed())\n"
-    )
-    assert said == "2 0 0\n"
 
 
 def test_a_context_per_thread(gpu10: FakeGpu, tiny: Model) -> None:

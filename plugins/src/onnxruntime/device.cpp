@@ -21,12 +21,13 @@ void OrtDevice::check(const Pixels& picture, Name what) const {
 
 void* OrtDevice::fill(const EngineInput& input) {
   const cuda::Current current(context_);
-  const cuda::Handle own = buffers_->stream.get();
-  const cuda::Handle stream = input.cuda_stream != nullptr ? input.cuda_stream : own;
+  const cuda::Handle stream = buffers_->stream.get();
+  buffers_->stream.follow(input.cuda_stream);
   cuda::DeviceBuffer& canvases = buffers_->canvases;
   canvases.reserve(static_cast<size_t>(input.batch) * canvas_bytes({input.height, input.width}));
   buffers_->preprocessor.run(input, canvases.address(), stream);
-  cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR, "cuda_stream");
+  cuda::check(cuda::driver().synchronize(stream), CN2_INFERENCE_ERROR,
+              "pictures in CUDA memory cannot be resized");
   return canvases.pointer();
 }
 

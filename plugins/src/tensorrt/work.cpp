@@ -60,22 +60,21 @@ uint8_t* TensorrtWork::canvas_memory(size_t slot, size_t bytes) {
 }
 
 void TensorrtWork::begin(size_t slot, const EngineInput& input) {
-  const cuda::Handle stream = input.cuda_stream != nullptr ? input.cuda_stream : own_stream_.get();
-  prepare({input.batch, {input.height, input.width}}, stream);
-  last_stream_ = stream;
-  ++under_way_;
+  prepare({input.batch, {input.height, input.width}});
   Slot& own = slots_[slot];
   own.layout = layout_;
   own.outputs.reserve(layout_.bytes);
   const auto record = [&](const cuda::Event& event) {
-    cuda::check(cuda::driver().record(event.get(), stream), CN2_INFERENCE_ERROR, "cuda_stream");
+    cuda::check(cuda::driver().record(event.get(), stream_.get()), CN2_INFERENCE_ERROR,
+                "cuEventRecord");
   };
+  stream_.follow(input.cuda_stream);
   record(own.start);
-  fill(own, input, stream);
+  fill(own, input);
   record(own.filled);
-  enqueue(stream);
+  enqueue();
   cuda::check(
-      cuda::driver().download(own.outputs.data(), outputs_.address(), layout_.bytes, stream),
+      cuda::driver().download(own.outputs.data(), outputs_.address(), layout_.bytes, stream_.get()),
       CN2_INFERENCE_ERROR, "results to the host");
   record(own.end);
 }
@@ -84,9 +83,6 @@ EngineOutput TensorrtWork::finish(size_t slot) {
   const Slot& own = slots_[slot];
   cuda::check(cuda::driver().await(own.end.get()), CN2_INFERENCE_ERROR, shared_.path, ": ",
               shared_.name, " failed on cuda:", shared_.device);
-  if (--under_way_ == 0) {
-    last_stream_ = nullptr;
-  }
   EngineOutput output;
   output.rows = own.layout.rows;
   const uint8_t* base = own.outputs.data();
@@ -107,33 +103,30 @@ EngineOutput TensorrtWork::finish(size_t slot) {
 }
 
 void TensorrtWork::abandon() {
-  if (last_stream_ != nullptr) {
-    cuda::driver().synchronize(last_stream_);
-    last_stream_ = nullptr;
-  }
-  under_way_ = 0;
+  cuda::driver().synchronize(stream_.get());
 }
 
 // Whatever depends on the sizes, where they are not those of the last run.
-void TensorrtWork::prepare(const Shape& shape, cuda::Handle stream) {
+void TensorrtWork::prepare(const Shape& shape) {
   if (shape == shape_) {
     return;
   }
-  abandon();  // runs under way use what is changed now
+  cuda::check(cuda::driver().synchronize(stream_.get()), CN2_INFERENCE_ERROR, shared_.path, ": ",
+              shared_.name, " failed on cuda:", shared_.device);  // runs use what is changed now
   graph_.reset();
   shape_ = {};
   runs_ = 0;
-  set_shapes(shape, stream);
+  set_shapes(shape);
   read_output_shapes(shape.batch);
   reserve_memory(shape);
   shape_ = shape;
 }
 
-void TensorrtWork::set_shapes(const Shape& shape, cuda::Handle stream) {
+void TensorrtWork::set_shapes(const Shape& shape) {
   cn2_tensorrt_why why{};
   const int32_t profile = choose_profile(shared_.profiles, shape.batch, shape.canvas);
   if (profile != profile_) {
-    check(shared_.module.set_profile(context_, profile, stream, &why), why);
+    check(shared_.module.set_profile(context_, profile, stream_.get(), &why), why);
     profile_ = profile;
   }
   const auto set = [&](const char* tensor, const cn2_tensorrt_shape& sides) {
@@ -192,56 +185,56 @@ void TensorrtWork::set_address(const char* tensor, cuda::Pointer address) {
   check(shared_.module.set_address(context_, tensor, pointer, &why), why);
 }
 
-void TensorrtWork::fill(Slot& slot, const EngineInput& input, cuda::Handle stream) {
-  fill_small(slot, input, stream);
+void TensorrtWork::fill(Slot& slot, const EngineInput& input) {
+  fill_small(slot, input);
   if (input.canvases == nullptr) {
-    preprocessor_->run(input, canvases_.address(), stream);
+    preprocessor_->run(input, canvases_.address(), stream_.get());
     return;
   }
   const size_t bytes = static_cast<size_t>(shape_.batch) * canvas_bytes(shape_.canvas);
-  cuda::check(cuda::driver().upload(canvases_.address(), input.canvases, bytes, stream),
+  cuda::check(cuda::driver().upload(canvases_.address(), input.canvases, bytes, stream_.get()),
               CN2_INFERENCE_ERROR, "canvases to the device");
 }
 
-void TensorrtWork::fill_small(Slot& slot, const EngineInput& input, cuda::Handle stream) {
+void TensorrtWork::fill_small(Slot& slot, const EngineInput& input) {
   const size_t offset = sizes_bytes(shape_.batch);
   slot.small.reserve(offset + sizeof(float));
   std::memcpy(slot.small.data(), input.picture_sizes,
               2 * sizeof(int32_t) * static_cast<size_t>(shape_.batch));
   const float threshold = input.score_threshold.value_or(shared_.manifest.score_threshold);
   std::memcpy(slot.small.data() + offset, &threshold, sizeof(threshold));
-  cuda::check(
-      cuda::driver().upload(small_.address(), slot.small.data(), offset + sizeof(float), stream),
-      CN2_INFERENCE_ERROR, "picture sizes to the device");
+  cuda::check(cuda::driver().upload(small_.address(), slot.small.data(), offset + sizeof(float),
+                                    stream_.get()),
+              CN2_INFERENCE_ERROR, "picture sizes to the device");
 }
 
 // The first runs of a shape as they are: TensorRT needs one before it can be captured, and calls of
 // two full groups and a rest would capture each time. Then, where the model's canvas is fixed, as a
 // graph.
-void TensorrtWork::enqueue(cuda::Handle stream) {
+void TensorrtWork::enqueue() {
   if (runs_ >= kRunsBeforeGraph && graphs_work_ && shared_.manifest.canvas.fixed &&
       graph_.get() == nullptr) {
     graphs_work_ = capture();
   }
   if (graph_.get() != nullptr) {
-    cuda::check(cuda::driver().launch_graph(graph_.get(), stream), CN2_INFERENCE_ERROR,
+    cuda::check(cuda::driver().launch_graph(graph_.get(), stream_.get()), CN2_INFERENCE_ERROR,
                 shared_.path, ": ", shared_.name, " as a CUDA graph");
     return;
   }
   cn2_tensorrt_why why{};
-  check(shared_.module.enqueue(context_, stream, &why), why);
+  check(shared_.module.enqueue(context_, stream_.get(), &why), why);
   ++runs_;
 }
 
-// Whether there is a graph now. It is recorded on a stream of ours, and launched on any.
+// Whether there is a graph now.
 bool TensorrtWork::capture() {
   const cuda::Driver& driver = cuda::driver();
   cn2_tensorrt_why why{};
   cuda::Handle recorded = nullptr;
-  cuda::Result result = driver.begin_capture(own_stream_.get(), cuda::kCaptureOfThread);
+  cuda::Result result = driver.begin_capture(stream_.get(), cuda::kCaptureOfThread);
   if (result == 0) {
-    const int32_t enqueued = shared_.module.enqueue(context_, own_stream_.get(), &why);
-    result = driver.end_capture(own_stream_.get(), &recorded);
+    const int32_t enqueued = shared_.module.enqueue(context_, stream_.get(), &why);
+    result = driver.end_capture(stream_.get(), &recorded);
     if (enqueued != 0 && result == 0) {
       result = driver.instantiate(graph_.out(), recorded, 0);
     }

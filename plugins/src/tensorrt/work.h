@@ -1,9 +1,9 @@
 // The buffers, stream and CUDA graph of one context, and its runs. The device's context is current
 // for all of it.
 //
-// A run uploads canvases, or resizes pictures that are in device memory, on one stream; then
-// TensorRT runs; then the results come back. Device buffers are there once, as a stream keeps the
-// order; what the host fills and reads is there once for each slot.
+// A run uploads canvases, or resizes pictures that are in device memory; then TensorRT runs; then the
+// results come back, all on a stream of its own, which waits for the caller's. Device buffers are
+// there once, as a stream keeps the order; what the host fills and reads is there once for each slot.
 #pragma once
 
 #include <array>
@@ -51,22 +51,20 @@ class TensorrtWork {
     bool operator==(const Shape&) const = default;
   };
 
-  void prepare(const Shape& shape, cuda::Handle stream);
-  void set_shapes(const Shape& shape, cuda::Handle stream);
+  void prepare(const Shape& shape);
+  void set_shapes(const Shape& shape);
   void read_output_shapes(int32_t batch);
   void reserve_memory(const Shape& shape);
-  void fill(Slot& slot, const EngineInput& input, cuda::Handle stream);
-  void fill_small(Slot& slot, const EngineInput& input, cuda::Handle stream);
-  void enqueue(cuda::Handle stream);
+  void fill(Slot& slot, const EngineInput& input);
+  void fill_small(Slot& slot, const EngineInput& input);
+  void enqueue();
   bool capture();
   void set_address(const char* tensor, cuda::Pointer address);
   void check(int32_t succeeded, const cn2_tensorrt_why& why) const;
 
   const TensorrtShared& shared_;
   cn2_tensorrt_context* context_ = nullptr;
-  cuda::Stream own_stream_;
-  cuda::Handle last_stream_ = nullptr;  // of runs under way; afterwards it may be gone
-  size_t under_way_ = 0;                // runs begun and not finished
+  cuda::Stream stream_;
   std::array<Slot, kSlots> slots_;
   std::optional<CudaPreprocessor> preprocessor_;
   cuda::DeviceBuffer canvases_, small_, outputs_;  // small: picture sizes, threshold

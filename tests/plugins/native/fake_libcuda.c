@@ -1,19 +1,11 @@
 /* NVIDIA's driver for tests: one device, whose memory is the host's. What is asked of a stream is
- * done at once, or kept for its graph while it is captured. A call with no context current fails, and
- * so does what $CN2_FAKE_CUDA_FAILS names; fake_cuda_log tells what was done. */
+ * queued (fake_cuda_work.h), or kept for its graph while it is captured. A call with no context
+ * current fails, and so does what $CN2_FAKE_CUDA_FAILS names; fake_cuda_log tells what was asked. */
+#include "fake_libcuda.h"
+
 #include <pthread.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum {
-  NO_DEVICE = 100,
-  BAD_DEVICE = 101,
-  NO_CONTEXT = 201,
-  BAD_VALUE = 1,
-  OUT_OF_MEMORY = 2,
-  NOT_SUPPORTED = 801
-};
 
 typedef struct {
   size_t source_x, source_y;
@@ -31,34 +23,32 @@ typedef struct {
   size_t width_bytes, height;
 } copy_2d;
 
-typedef void (*work)(void *);
-
-typedef struct graph {
-  work function;
-  void *data;
-  int filled;
-} graph;
-
-typedef struct stream {
-  graph *captured; /* not null: what comes is kept */
-  long used;       /* calls that name it */
-  struct stream *next_destroyed;
-} stream;
+/* Before each block of memory. */
+typedef struct block_head {
+  size_t bytes, unused;
+} block_head;
 
 static __thread int depth; /* contexts that are current */
 static long live;          /* objects and blocks of memory that were not given back */
 static char done[1 << 16];
-static stream *destroyed;   /* streams, kept so that their use is seen */
-static long used_destroyed; /* calls that named one of them */
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards done, destroyed */
+static long used_destroyed; /* calls that named a stream that was destroyed */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards done, and all work */
+
+void lock(void) {
+  pthread_mutex_lock(&mutex);
+}
+
+void unlock(void) {
+  pthread_mutex_unlock(&mutex);
+}
 
 /* The calls since this was last asked, each a word, as far as they find room. */
 const char *fake_cuda_log(void) {
   static char copy[sizeof(done)];
-  pthread_mutex_lock(&mutex);
+  lock();
   strcpy(copy, done);
   done[0] = 0;
-  pthread_mutex_unlock(&mutex);
+  unlock();
   return copy;
 }
 
@@ -75,21 +65,22 @@ long fake_cuda_used_destroyed(void) {
   return used_destroyed;
 }
 
-/* Null and the numbers of default streams are no objects. */
-static stream *own_stream(void *on) {
-  return (size_t)on < 4096 ? NULL : on;
+/* Calls that were queued and not done. */
+long fake_cuda_waiting(void) {
+  long count;
+  lock();
+  count = tasks_waiting();
+  unlock();
+  return count;
 }
 
-static void use(void *on) {
-  stream *one;
-  if (own_stream(on) != NULL) {
-    own_stream(on)->used++;
-  }
-  pthread_mutex_lock(&mutex);
-  for (one = destroyed; one != NULL; one = one->next_destroyed) {
-    used_destroyed += one == on;
-  }
-  pthread_mutex_unlock(&mutex);
+stream *lock_stream(void *handle) {
+  stream *on;
+  lock();
+  on = stream_of(handle);
+  on->used++;
+  used_destroyed += on->destroyed;
+  return on;
 }
 
 static int fails(const char *name) {
@@ -97,20 +88,19 @@ static int fails(const char *name) {
   return asked != NULL && strcmp(asked, name) == 0;
 }
 
-/* Note a call; its status. */
-static int note(const char *name) {
-  pthread_mutex_lock(&mutex);
+int note(const char *name) {
+  lock();
   if (strlen(done) + strlen(name) + 2 < sizeof(done)) {
     strcat(strcat(done, done[0] ? " " : ""), name);
   }
-  pthread_mutex_unlock(&mutex);
+  unlock();
   if (fails(name)) {
     return NOT_SUPPORTED;
   }
   return depth > 0 ? 0 : NO_CONTEXT;
 }
 
-static int make(const char *name, void **object, size_t size) {
+int make(const char *name, void **object, size_t size) {
   const int status = note(name);
   if (status != 0) {
     return status;
@@ -120,10 +110,16 @@ static int make(const char *name, void **object, size_t size) {
   return 0;
 }
 
-static int end(void *object) {
-  free(object);
+int end(void *object) {
+  lock();
+  forget_block(object, 0);
+  unlock();
   __sync_fetch_and_sub(&live, 1);
   return depth > 0 ? 0 : NO_CONTEXT;
+}
+
+int has_context(void) {
+  return depth > 0;
 }
 
 int cuInit(unsigned flags) {
@@ -174,11 +170,16 @@ int cuCtxPopCurrent_v2(void **context) {
   return 0;
 }
 
+/* It comes after what is on the default stream. */
 int cuMemcpy2D_v2(const copy_2d *copy) {
   size_t row;
+  stream *on;
   if (depth != 1 || copy->source_kind != 2 || copy->target_kind != 1) {
     return NO_CONTEXT; /* no context, or another kind of copy */
   }
+  on = lock_stream(NULL);
+  finish(on, on->queued);
+  unlock();
   for (row = 0; row < copy->height; row++) {
     memcpy((char *)copy->target_host + row * copy->target_pitch,
            (const char *)(size_t)copy->source_device + row * copy->source_pitch, copy->width_bytes);
@@ -186,55 +187,72 @@ int cuMemcpy2D_v2(const copy_2d *copy) {
   return 0;
 }
 
+static int make_block(const char *name, void **memory, size_t bytes) {
+  void *made = NULL;
+  const int status =
+      fails("memory") ? OUT_OF_MEMORY : make(name, &made, sizeof(block_head) + bytes);
+  if (status == 0) {
+    ((block_head *)made)->bytes = bytes;
+    *memory = (block_head *)made + 1;
+    memset(*memory, 0xCD, bytes);
+  }
+  return status;
+}
+
+static int end_block(void *memory) {
+  lock();
+  forget_block(memory, ((block_head *)memory - 1)->bytes);
+  unlock();
+  return end((block_head *)memory - 1);
+}
+
 int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
   void *memory = NULL;
-  const int status = fails("memory") ? OUT_OF_MEMORY : make("allocate", &memory, bytes);
-  if (status == 0) {
-    memset(memory, 0xCD, bytes);
-    *pointer = (size_t)memory;
-  }
+  const int status = make_block("allocate", &memory, bytes);
+  *pointer = status == 0 ? (size_t)memory : *pointer;
   return status;
 }
 
 int cuMemFree_v2(unsigned long long pointer) {
-  return end((void *)(size_t)pointer);
+  return end_block((void *)(size_t)pointer);
 }
 
 int cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
-  return fails("memory") ? OUT_OF_MEMORY : flags != 0 ? BAD_VALUE : make("pin", pointer, bytes);
+  return flags != 0 ? BAD_VALUE : make_block("pin", pointer, bytes);
 }
 
 int cuMemFreeHost(void *pointer) {
-  return end(pointer);
+  return end_block(pointer);
 }
 
 /* Only what TensorRT does is captured by libcn2. */
-static int copy_now(const char *name, void *to, const void *from, size_t bytes, stream *on) {
-  const int status = note(name);
-  use(on);
-  if (status == 0 && own_stream(on) != NULL && on->captured != NULL) {
-    return NOT_SUPPORTED;
+static int copy(const char *name, void *to, const void *from, size_t bytes, void *handle) {
+  int status = note(name);
+  stream *on = lock_stream(handle);
+  if (status == 0 && on->captured != NULL) {
+    status = NOT_SUPPORTED;
+  } else if (status == 0) {
+    queue_copy(on, to, from, bytes);
   }
-  if (status == 0) {
-    memcpy(to, from, bytes);
-  }
+  unlock();
   return status;
 }
 
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes, void *on) {
-  return copy_now("upload", (void *)(size_t)to, from, bytes, on);
+  return copy("upload", (void *)(size_t)to, from, bytes, on);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t bytes, void *on) {
-  return copy_now("download", to, (const void *)(size_t)from, bytes, on);
+  return copy("download", to, (const void *)(size_t)from, bytes, on);
 }
 
-int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, void *on) {
+int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, void *handle) {
   const int status = note("set");
-  (void)on;
+  stream *on = lock_stream(handle);
   if (status == 0) {
-    memset((void *)(size_t)to, value, bytes);
+    queue_set(on, (void *)(size_t)to, value, bytes);
   }
+  unlock();
   return status;
 }
 
@@ -242,100 +260,4 @@ int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, vo
 int cuPointerGetAttribute(void *value, int attribute, unsigned long long pointer) {
   *(int *)value = 0;
   return attribute == 9 && pointer >= 4096 ? 0 : BAD_VALUE;
-}
-
-int cuStreamCreate(void **created, unsigned flags) {
-  return flags != 1 ? BAD_VALUE : make("stream", created, sizeof(stream));
-}
-
-int cuStreamDestroy_v2(void *on) {
-  pthread_mutex_lock(&mutex);
-  ((stream *)on)->next_destroyed = destroyed;
-  destroyed = on;
-  pthread_mutex_unlock(&mutex);
-  return end(NULL);
-}
-
-int cuStreamSynchronize(void *on) {
-  use(on);
-  return note("synchronize");
-}
-
-/* What libnvinfer of the tests calls to have its work done in a stream's order. */
-int cuLaunchHostFunc(void *on, work function, void *data) {
-  graph *captured = own_stream(on) == NULL ? NULL : own_stream(on)->captured;
-  if (captured == NULL) {
-    function(data);
-  } else if (captured->filled) {
-    return NOT_SUPPORTED;
-  } else {
-    captured->function = function;
-    captured->data = data;
-    captured->filled = 1;
-  }
-  return note(captured == NULL ? "run" : "record");
-}
-
-int cuEventCreate(void **event, unsigned flags) {
-  return flags != 0 ? BAD_VALUE : make("event", event, sizeof(double));
-}
-
-int cuEventDestroy_v2(void *event) {
-  return end(event);
-}
-
-int cuEventRecord(void *event, void *on) {
-  static double clock;
-  (void)on;
-  *(double *)event = clock++;
-  return depth > 0 ? 0 : NO_CONTEXT;
-}
-
-int cuEventSynchronize(void *event) {
-  return *(double *)event < 0 ? BAD_VALUE : note("await");
-}
-
-int cuEventElapsedTime(float *ms, void *start, void *finish) {
-  *ms = (float)(*(double *)finish - *(double *)start);
-  return depth > 0 ? 0 : NO_CONTEXT;
-}
-
-int cuStreamBeginCapture_v2(void *on, unsigned mode) {
-  void *made = NULL;
-  const int status = mode != 1 ? BAD_VALUE : make("begin_capture", &made, sizeof(graph));
-  if (status == 0) {
-    ((stream *)on)->captured = made;
-  }
-  return status;
-}
-
-int cuStreamEndCapture(void *on, void **captured) {
-  *captured = ((stream *)on)->captured;
-  ((stream *)on)->captured = NULL;
-  return note("end_capture");
-}
-
-int cuGraphInstantiateWithFlags(void **executable, void *captured, unsigned long long flags) {
-  const int status = flags != 0 ? BAD_VALUE : make("instantiate", executable, sizeof(graph));
-  if (status == 0) {
-    memcpy(*executable, captured, sizeof(graph));
-  }
-  return status;
-}
-
-int cuGraphLaunch(void *executable, void *on) {
-  graph *launched = executable;
-  use(on);
-  if (launched->filled) {
-    launched->function(launched->data);
-  }
-  return note("launch");
-}
-
-int cuGraphDestroy(void *captured) {
-  return end(captured);
-}
-
-int cuGraphExecDestroy(void *executable) {
-  return end(executable);
 }
