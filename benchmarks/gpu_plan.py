@@ -15,7 +15,7 @@ FORMS = ("fp16", "standard", "fused")  # of an export; what engines and the comp
 LIMITS_S = {  # of one step; what is left of the suite's own time cuts them, too
     "compile": 150,
     "export": 120,
-    "kernels": 60,
+    "kernels": 75,
     "tensorrt": 110,
     "tensorrt-rtx": 40,
     "torch": 70,

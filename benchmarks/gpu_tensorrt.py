@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
         return
     about = read_sidecar(path)
     facts = {**exported.facts, "version": about.version, "targets": list(about.targets)}
+    exported = replace(exported, facts=facts)
     yield {"kind": "file", "preset": job.preset, "form": path.name} | {
         "bytes": path.stat().st_size,
         "build_s": round(time.perf_counter() - start, 2),
@@ -84,7 +86,7 @@ def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
     )
     yield from attempt(
         f"{job.preset}, {runtime}, {form}, bindings",
-        partial(binding_rows, job, exported, runtime, path, facts),
+        partial(binding_rows, job, exported, runtime, path),
     )
 
 
@@ -118,16 +120,14 @@ def device_target() -> str:
     return f"sm_{major}{minor}"
 
 
-def binding_rows(
-    job: Job, exported: Exported, runtime: str, path: Path, facts: Row
-) -> Iterator[Row]:
+def binding_rows(job: Job, exported: Exported, runtime: str, path: Path) -> Iterator[Row]:
     """Rows of the backend tensorrt."""
     if job.dry_run:
         runner = CanvasRunner(None, exported, runtime)
         for batch in job.batches:
-            yield {**row_of(runner, job, batch, []), **facts}
+            yield {**row_of(runner, job, batch, []), **exported.facts}
         return
     backend = TensorRTBackend.open(path)
     runner = CanvasRunner(backend, exported, runtime)
-    yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
+    yield from measure(runner, job, exported.pictures, exported.manifest, **exported.facts)
     backend.close()

@@ -23,6 +23,7 @@ from cn2.trainer.detector import AnyDetector
 from gpu_export import LIBRARY, Exported, open_exported
 from gpu_job import CANVAS, HOST_CANVAS, PICTURE, Job, Row, attempt, skip
 from gpu_measure import in_pictures, measure, row_of, stacked
+from gpu_steps import library_folder
 from models import make_checkpoint
 from torch_operators import Launchers, our_kernels
 
@@ -145,13 +146,13 @@ def variant_rows(
 ) -> Iterator[Row]:
     """Measured rows of one variant."""
     facts = {**exported.facts, "ops": "torch", "layout": layout or "NCHW", "tf32": False}
-    kernels = Launchers(LIBRARY) if LIBRARY.is_file() and job.device == "cuda" else None
+    kernels = Launchers(LIBRARY) if job.device == "cuda" and library_folder(job) else None
     if not layout:
         runner = TorchRunner(make(), exported, precision, job.device, kernels)
         yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
         return
     if kernels is None:
-        raise FileNotFoundError(f"{LIBRARY.name}: not compiled, see the step compile")
+        raise FileNotFoundError(f"{LIBRARY.name} is not compiled; see the step compile")
     with our_kernels(kernels):
         runner = GraphRunner(make(), exported, precision, "cuda", kernels)
         yield from measure(runner, job, exported.pictures, exported.manifest, **facts)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +162,24 @@ def test_little_time_is_not_enough_to_begin(scripts: dict[str, ModuleType], tmp_
         *(("step", "done"), ("skip", None), ("step", "not begun"))
     ]
     assert len(said) == 2
+
+
+def test_kernels_that_were_not_compiled_now_are_not_checked(
+    scripts: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor put behind torch: what an earlier build has left may be of other sources."""
+    monkeypatch.setattr(scripts["gpu_steps"], "STAMP", tmp_path / "compiled.json")
+    library = tmp_path / "libcn2_kernels_cuda_tests.so"
+    library.write_text("an older one")
+    for module in (scripts["gpu_kernels"], scripts["gpu_torch"]):
+        monkeypatch.setattr(module, "LIBRARY", library)
+    job = make_job(scripts, tmp_path, "kernels")
+    (row,) = scripts["gpu_kernels"].check_kernels(job)
+    assert row["reason"] == f"{library.name} is not compiled; see the step compile"
+    exported = SimpleNamespace(facts={})
+    rows = scripts["gpu_torch"].variant_rows(job, exported, None, "fp16", "NCHW")
+    with pytest.raises(FileNotFoundError, match="is not compiled; see the step compile"):
+        next(rows)
 
 
 def test_idle_processors_export_the_later_presets(

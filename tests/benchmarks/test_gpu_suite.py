@@ -18,6 +18,7 @@ from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
 from fake_backend import make_manifest
+from fake_tensorrt import write_engine
 from gpu_suite import make_job, scripts
 from tiny_onnx import write_tiny_onnx
 
@@ -156,6 +157,35 @@ def test_dry_steps_do_all_but_run(
     }
     verdicts = scripts["gpu_verdicts"].find_verdicts(document["rows"], [])
     assert {row["verdict"] for row in verdicts} == {"not measured"}
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_rows_of_an_engine_say_where_they_begin_and_what_built_it(
+    scripts: dict[str, ModuleType],
+    pictures: Path,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """libcn2, which the targets are about, before the bindings; of the step's runtime alone."""
+    built: list[str] = []
+
+    def build(job: Any, file: Any, runtime: str, path: Path) -> None:
+        built.append(runtime)
+        write_engine(path, file.manifest, version="1.2.3")
+
+    monkeypatch.setattr(scripts["gpu_tensorrt"], "build", build)
+    words = ["--images", str(pictures), "--dry-run"]
+    file, *rows = do_step(scripts, capsys, "tensorrt-rtx", exported, *words)
+    assert (built, file["form"]) == (["tensorrt-rtx"], "fp16.tensorrt-rtx.engine")
+    ways = [(row["implementation"], row["batch"], row["starts_at"]) for row in rows]
+    assert ways == [
+        ("libcn2, tensorrt-rtx", 1, "picture on the device"),
+        ("libcn2, tensorrt-rtx", 2, "picture on the device"),
+        ("tensorrt-rtx, Python bindings", 1, "canvas on the device"),
+        ("tensorrt-rtx, Python bindings", 2, "canvas on the device"),
+    ]
+    assert {(row["version"], *row["targets"]) for row in rows} == {("1.2.3", "sm_75", "sm_86")}
 
 
 def test_a_file_that_was_not_exported_is_a_skip(
