@@ -14,7 +14,7 @@ import pytest
 
 from c_library import MODEL_ERROR, UNAVAILABLE, Model
 from native_libraries import INCLUDE, ROOT, missing
-from tensorrt_fakes import FIXED, FIXED_PLAN, PLAN, FakeGpu, shown
+from tensorrt_fakes import PLAN, FakeGpu, shown
 
 SUMMARY = "show(model.detect([picture(204), picture(50, 32, 48), picture(100)]))\n"
 OPEN = "model = library.open(engine)\n"
@@ -80,43 +80,6 @@ def test_groups_of_a_call_use_two_slots_in_turn(gpu10: FakeGpu, tiny: Model) -> 
         *("run", "download", "await", "await"),
     ]
     assert numbers == "6 True 3.0 3.0"  # canvases, sizes, results of two slots; a tick per event
-
-
-def test_a_fixed_canvas_runs_as_a_graph_from_the_third_time_on(gpu: FakeGpu, tiny: Model) -> None:
-    gpu.write(FIXED_PLAN, FIXED)
-    said = gpu.run(
-        OPEN + "for level in (204, 50, 100, 150):\n"
-        "  calls(); show(model.detect([picture(level)])); print(calls())\n"
-        "calls(); model.detect([picture(1), picture(2)]); print(calls())\n"
-        "model.close()\nprint(cuda.fake_cuda_live())\n"
-    )
-    lines = said.splitlines()
-    levels = (204, 50, 100, 150)
-    assert "\n".join([*lines[0:8:2], ""]) == shown(tiny, *[(n, 64, 96) for n in levels])
-    *before, third, fourth = (line.split() for line in lines[1:8:2])
-    assert all("run" in one and "begin_capture" not in one for one in before)
-    assert third[2:-2] == ["begin_capture", "record", "end_capture", "instantiate", "launch"]
-    assert fourth == ["upload", "upload", "launch", "download", "await"]
-    assert "run" in lines[8].split()  # another batch
-    assert "launch" not in lines[8].split()
-    assert lines[9] == "0"
-
-
-@pytest.mark.parametrize("failing", ["begin_capture", "end_capture", "instantiate", "record"])
-def test_what_cannot_be_captured_runs_without_a_graph(
-    gpu10: FakeGpu, tiny: Model, failing: str
-) -> None:
-    gpu10.write(FIXED_PLAN, FIXED)
-    said = gpu10.run(
-        "library.set_log(hear, None, 2)\n" + OPEN + "for level in (204, 50, 100):\n"
-        "  show(model.detect([picture(level)]))\nmodel.close()\n"
-        "print(cuda.fake_cuda_live(), len(said), *said[0])\n",
-        CN2_FAKE_CUDA_FAILS=failing,
-    )
-    *found, last = said.splitlines()
-    assert "\n".join([*found, ""]) == shown(tiny, *[(n, 64, 96) for n in (204, 50, 100)])
-    assert last.startswith("0 1 2 ")  # nothing is left over, one warning
-    assert "runs without a CUDA graph" in last
 
 
 def test_a_context_per_thread(gpu10: FakeGpu, tiny: Model) -> None:

@@ -19,7 +19,8 @@ from native_libraries import missing
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Where methods lie in the tables of classes, as the Python bindings call them:
 # tensorrt-cu13-bindings 10.14.1.48 and 11.4.0.106; those of tensorrt-rtx 1.5.0 and 1.7.1 are the
-# second. (RTX 1.4.0 is like neither: its VCudaEngine lacks two methods of the first.)
+# second (setDeviceMemoryV2: of 11 seen in RTX 1.7.1 alone). (RTX 1.4.0 is like neither: its
+# VCudaEngine lacks two methods of the first.)
 SLOTS = {
     ("VRuntime", "deserializeCudaEngineV2"): (23, 22),
     ("VRuntime", "setDLACore"): (5, 4),
@@ -33,6 +34,7 @@ SLOTS = {
     ("VExecutionContext", "setInputShape"): (21, 20),
     ("VExecutionContext", "enqueueV3"): (37, 36),
     ("VExecutionContext", "setAuxStreams"): (42, 41),
+    ("VExecutionContext", "setDeviceMemoryV2"): (49, 48),
 }
 
 

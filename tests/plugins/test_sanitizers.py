@@ -20,8 +20,10 @@ TESTS = (
     "c_errors",
     "c_manifests",
     "c_structs",
+    "c_cuda_order",
     "c_tensorrt",
     "c_tensorrt_errors",
+    "c_tensorrt_graphs",
     "c_onnxruntime_cuda",
     "resize",
 )

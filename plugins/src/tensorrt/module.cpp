@@ -116,17 +116,24 @@ void profile_shape(const cn2_tensorrt_engine* engine, int32_t profile, const cha
              shape);
 }
 
-cn2_tensorrt_context* create_context(cn2_tensorrt_engine* engine, cn2_tensorrt_why* why) {
+size_t memory_size(const cn2_tensorrt_engine* engine) {
+  return static_cast<size_t>(std::max(int64_t{0}, engine->engine->getDeviceMemorySizeV2()));
+}
+
+cn2_tensorrt_context* create_context(cn2_tensorrt_engine* engine, void* memory, size_t memory_size,
+                                     cn2_tensorrt_why* why) {
   std::unique_ptr<cn2_tensorrt_context> made(new (std::nothrow) cn2_tensorrt_context());
   forget_errors();
   if (made != nullptr) {
-    made->context.reset(engine->engine->createExecutionContext());
+    made->context.reset(engine->engine->createExecutionContext(
+        nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
   }
   if (made == nullptr || made->context == nullptr) {
     explain(why, first_error("createExecutionContext failed"));
     return nullptr;
   }
   made->context->setErrorRecorder(&made->errors);
+  made->context->setDeviceMemoryV2(memory, static_cast<int64_t>(memory_size));
   return made.release();
 }
 
@@ -185,6 +192,7 @@ constexpr cn2_tensorrt_module kModule = {
     tensor,
     profile_count,
     profile_shape,
+    memory_size,
     create_context,
     destroy_context,
     set_profile,

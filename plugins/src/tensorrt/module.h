@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define CN2_TENSORRT_MODULE_VERSION 2
+#define CN2_TENSORRT_MODULE_VERSION 3
 #define CN2_TENSORRT_MAX_DIMENSIONS 8
 #define CN2_TENSORRT_WHY 512
 
@@ -66,7 +66,11 @@ typedef struct cn2_tensorrt_module {
   void (*profile_shape)(const cn2_tensorrt_engine* engine, int32_t profile, const char* tensor,
                         int32_t which, cn2_tensorrt_shape* shape);
 
-  cn2_tensorrt_context* (*create_context)(cn2_tensorrt_engine* engine, cn2_tensorrt_why* why);
+  /* Bytes that a context works in, with any shapes. */
+  size_t (*memory_size)(const cn2_tensorrt_engine* engine);
+  /* It works in `memory`, which may be that of other contexts whose runs never overlap its own. */
+  cn2_tensorrt_context* (*create_context)(cn2_tensorrt_engine* engine, void* memory,
+                                          size_t memory_size, cn2_tensorrt_why* why);
   void (*destroy_context)(cn2_tensorrt_context* context);
   int32_t (*set_profile)(cn2_tensorrt_context* context, int32_t profile, void* stream,
                          cn2_tensorrt_why* why);

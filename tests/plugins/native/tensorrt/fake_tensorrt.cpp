@@ -7,7 +7,8 @@
 // computes: the whole picture (score 0.9, class 0), and a fixed box whose score is half the mean
 // grey level / 255 (class 2). $CN2_FAKE_TENSORRT_FAILS names what is to fail,
 // $CN2_FAKE_TENSORRT_VERSION is what getInferLibVersion returns. As TensorRT's, it keeps the first
-// logger that it is given, and warns of another.
+// logger that it is given, and warns of another. A context that is changed while a run of it waits, or
+// has a graph that is launched later, ends the process.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -81,15 +82,26 @@ Dims dims(std::initializer_list<int64_t> sides) {
   return made;
 }
 
+constexpr int64_t kMemory = 1000;  // bytes that a context works in
+
+struct Context;
+
 // One run, as a stream does it: what was bound when it was asked for.
 struct Run {
+  const Context& context;
+  long changes;  // of the context, until then
+  void* memory;
   Plan plan;
   int64_t batch, height, width;
   std::map<std::string, void*> addresses;
 };
 
+void check_unchanged(const Run& run);
+
 void compute(void* data) {
   const Run& run = *static_cast<const Run*>(data);
+  check_unchanged(run);
+  std::memset(run.memory, 1, kMemory);
   const auto at = [&](const char* name) { return run.addresses.at(name); };
   const auto* images = static_cast<const uint8_t*>(at("images"));
   const auto* sizes = static_cast<const int32_t*>(at("image_sizes"));
@@ -145,7 +157,11 @@ struct Context final : IExecutionContext, apiv::UnusedVExecutionContext {
   bool setInputShape(char const* name, Dims const& shape) noexcept override;
   Dims getTensorShape(char const* name) const noexcept override;
   bool setTensorAddress(char const* name, void* address) noexcept override {
+    ++changes;
     return fail("address", name) && (addresses[name] = address) != nullptr;
+  }
+  void setDeviceMemoryV2(void* given, int64_t size) noexcept override {
+    memory = size == kMemory ? given : nullptr;
   }
   bool enqueueV3(cudaStream_t stream) noexcept override;
 
@@ -164,9 +180,18 @@ struct Context final : IExecutionContext, apiv::UnusedVExecutionContext {
   IErrorRecorder* errors = nullptr;
   int32_t profile = 0;
   Dims images{}, sizes{};
+  void* memory = nullptr;
+  long changes = 0;
   std::map<std::string, void*> addresses;
   std::vector<std::unique_ptr<Run>> runs;  // graphs may launch them again
 };
+
+void check_unchanged(const Run& run) {
+  if (run.changes != run.context.changes) {
+    std::fputs("fake: a context was changed before a run of it\n", stderr);
+    std::abort();
+  }
+}
 
 struct Engine final : ICudaEngine, apiv::UnusedVCudaEngine {
   explicit Engine(Plan from) : plan(std::move(from)) { mImpl = this; }
@@ -220,8 +245,10 @@ struct Engine final : ICudaEngine, apiv::UnusedVCudaEngine {
     const int* side = which == OptProfileSelector::kMIN ? box.least : box.most;
     return dims({side[0], side[1], side[2], 3});
   }
-  IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy) noexcept override {
-    if (fails("context")) {
+  int64_t getDeviceMemorySizeV2() const noexcept override { return kMemory; }
+  IExecutionContext* createExecutionContext(
+      ExecutionContextAllocationStrategy strategy) noexcept override {
+    if (fails("context") || strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) {
       return nullptr;
     }
     kept_logger->log(ILogger::Severity::kVERBOSE, "fake: a context");
@@ -233,12 +260,14 @@ struct Engine final : ICudaEngine, apiv::UnusedVCudaEngine {
 
 bool Context::setOptimizationProfileAsync(int32_t number, cudaStream_t) noexcept {
   profile = number;
+  ++changes;
   return fail("profile", std::to_string(number).c_str()) && number >= 0 &&
          static_cast<size_t>(number) < engine.plan.profiles.size();
 }
 
 bool Context::setInputShape(char const* name, Dims const& shape) noexcept {
   const Box& box = engine.plan.profiles[static_cast<size_t>(profile)];
+  ++changes;
   bool inside = true;
   for (int i = 0; i < (shape.nbDims == 4 ? 3 : 1); ++i) {
     inside = inside && shape.d[i] >= box.least[i] && shape.d[i] <= box.most[i];
@@ -254,11 +283,11 @@ Dims Context::getTensorShape(char const* name) const noexcept {
 bool Context::enqueueV3(cudaStream_t stream) noexcept {
   static const auto launch = reinterpret_cast<Launch>(
       dlsym(dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), "cuLaunchHostFunc"));
-  if (!fail("enqueue", "a run") || images.d[0] != sizes.d[0]) {
+  if (!fail("enqueue", "a run") || images.d[0] != sizes.d[0] || memory == nullptr) {
     return false;
   }
-  runs.push_back(
-      std::make_unique<Run>(Run{engine.plan, images.d[0], images.d[1], images.d[2], addresses}));
+  runs.push_back(std::make_unique<Run>(
+      Run{*this, changes, memory, engine.plan, images.d[0], images.d[1], images.d[2], addresses}));
   return launch != nullptr && launch(stream, compute, runs.back().get()) == 0;
 }
 
