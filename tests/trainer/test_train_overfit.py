@@ -89,4 +89,5 @@ def test_rows_of_table_1_are_kept_and_what_is_missing_is_trained(
     found = script.run_table_1(script.TABLE1, [], tmp_path, target)
     assert len(trained) == len(found) == 14
     assert ("retinanet-nano-fpn-faster", 480) in trained  # it begins slowly
+    assert ("retinanet-nano-fpn", 960) in trained
     assert list(json.loads(target.read_text())["presets"]) == list(script.TABLE_1)
