@@ -78,6 +78,11 @@ def recipe(seed: int) -> Config:
     )
 
 
+def seeded(seed: int) -> list[str]:
+    """The settings of a seed."""
+    return [*SETTINGS, f"train.seed={seed}"]
+
+
 @dataclass(frozen=True)
 class Bccd:
     """Where the data lie."""
@@ -94,18 +99,17 @@ class Bccd:
         return self.folder / "annotations" / f"instances_{split}.json"
 
 
-def training_command(data: Bccd, out: Path, seed: int) -> list[str]:
-    """The words after `cn2` that train one seed."""
+def training_command(data: Bccd, out: Path, settings: Sequence[str]) -> list[str]:
+    """The words after `cn2` that train with some settings, from the bundled weights."""
     files = [f"--{split}={data.annotations(split)}" for split in ("train", "val")]
     files += [f"--{split}-images={data.images}" for split in ("train", "val")]
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    words = [word for setting in settings for word in ("--set", setting)]
     start = f"--weights={ROOT / WEIGHTS}"
-    seeded = ["--set", f"train.seed={seed}"]
-    return ["train", "nano", *files, f"--out={out}", start, "--device=cpu", *settings, *seeded]
+    return ["train", "nano", *files, f"--out={out}", start, "--device=cpu", *words]
 
 
-def is_finished(folder: Path, seed: int) -> bool:
-    """Whether a run is there and at its end; False where there is none.
+def is_finished(folder: Path, wanted: Config) -> bool:
+    """Whether a run with these settings is there and at its end; False where there is none.
 
     Raises:
         RunError: it has begun and not ended, or was trained in another way.
@@ -113,9 +117,10 @@ def is_finished(folder: Path, seed: int) -> bool:
     if not (folder / "config.json").is_file():
         return False
     values = json.loads((folder / "config.json").read_text("utf-8"))
-    trained, wanted = config_from_dict(values), recipe(seed)
+    trained = config_from_dict(values)
     classes = {"class_names": trained.class_names, "category_ids": trained.category_ids}
     if trained != replace(wanted, **classes):
+        seed = wanted.train.seed
         raise RunError(f"{folder}: was trained with other settings than the recipe's, seed {seed}")
     rows = read_log(folder / "log.jsonl")
     if not rows or rows[-1]["kind"] != "validation" or rows[-1]["step"] != wanted.train.steps:
@@ -123,9 +128,9 @@ def is_finished(folder: Path, seed: int) -> bool:
     return True
 
 
-def train(data: Bccd, folder: Path, seed: int, threads: int) -> None:
-    """Train one seed in a process of its own."""
-    words = [sys.executable, "-m", "cn2.runtime.cli", *training_command(data, folder, seed)]
+def train(data: Bccd, folder: Path, settings: Sequence[str], threads: int) -> None:
+    """Train in a process of its own."""
+    words = [sys.executable, "-m", "cn2.runtime.cli", *training_command(data, folder, settings)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run(words, env=environment, check=True)
 
@@ -230,9 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = Bccd(options.data)
     folders = {seed: options.runs / f"seed{seed}" for seed in options.seeds}
     try:
-        missing = [seed for seed, folder in folders.items() if not is_finished(folder, seed)]
-        for seed in missing:
-            train(data, folders[seed], seed, options.threads)
+        for seed in [one for one in folders if not is_finished(folders[one], recipe(one))]:
+            train(data, folders[seed], seeded(seed), options.threads)
         runs = [measure(data, folders[seed], seed, options.threads) for seed in folders]
     except RunError as error:
         print(f"bccd: error: {error}", file=sys.stderr)

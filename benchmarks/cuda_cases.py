@@ -37,6 +37,10 @@ class Model(NamedTuple):
     detection_iou: float = 0.7
     canonical_size: float = 224.0
     sampling_ratio: int = 0
+    proposal_iou: float = 0.9
+    per_cell: int = 1  # candidates of a location: anchors, classes
+    groups: int = 0  # that ProposalNMS keeps apart: classes, levels; 0: it suppresses all together
+    own_boxes: bool = False  # of each class, for DetectionNMS
 
     def cells(self) -> list[tuple[int, int]]:
         """Height and width of each level."""
@@ -45,7 +49,7 @@ class Model(NamedTuple):
 
     def candidates(self) -> int:
         """Boxes that the first stage's suppression looks at."""
-        return sum(min(self.pre_nms, height * width) for height, width in self.cells())
+        return sum(min(self.pre_nms, self.per_cell * h * w) for h, w in self.cells())
 
 
 NANO = Model("nano", (384, 512), (8, 16, 32), 256, 64, 48, canonical_size=96.0, sampling_ratio=2)
@@ -54,7 +58,23 @@ R50 = Model("r50-fpn", (800, 1088), (8, 16, 32, 64, 128), 1000, 256, 256)
 LVIS = R50._replace(
     name="r50-fpn-lvis", classes=1203, detections=300, score_threshold=0.02, detection_iou=0.5
 )
+# Each location with each class; of a one-stage detector the proposals are the detections.
+ONE_STAGE = R50._replace(
+    name="centernet-r50-fpn", proposals=100, proposal_iou=0.6, per_cell=80, groups=80
+)
+FASTER = R50._replace(
+    name="faster-rcnn-r50-fpn",
+    strides=(4, 8, 16, 32, 64),
+    proposals=1000,
+    proposal_iou=0.7,
+    per_cell=3,
+    groups=5,
+    own_boxes=True,
+    detection_iou=0.5,
+)
 MODELS = (NANO, DLA, R50)
+PROPOSING = (*MODELS, ONE_STAGE, FASTER)
+DETECTING = (*MODELS, LVIS, FASTER)
 
 
 class Convolved(NamedTuple):
@@ -100,9 +120,9 @@ def find_cases(batch: int = 1) -> Iterator[Case]:
     for model in MODELS:
         for element in (4, 2):
             yield roi_align_case(model, element, batch)
-    for model in MODELS:
+    for model in PROPOSING:
         yield proposal_nms_case(model, batch)
-    for model in (*MODELS, LVIS):
+    for model in DETECTING:
         yield detection_nms_case(model, batch)
     for convolution in CONVOLUTIONS:
         for element in (4, 2):
@@ -124,17 +144,21 @@ def roi_align_case(model: Model, element: int, batch: int) -> Case:
 
 
 def proposal_nms_case(model: Model, batch: int) -> Case:
-    """Boxes and scores, in and out."""
+    """Boxes, scores and, where there are any, classes, in and out."""
     count, kept = model.candidates(), model.proposals
-    shape = f"{model.name}: {count} boxes to {kept}"
-    return Case("ProposalNMS", shape, 20e-6 * batch * (count + kept))
+    classes = f" of {model.groups} classes" if model.groups else ""
+    shape = f"{model.name}: {count} boxes{classes} to {kept}"
+    row = 24e-6 if model.groups else 20e-6
+    return Case("ProposalNMS", shape, row * batch * (count + kept))
 
 
 def detection_nms_case(model: Model, batch: int) -> Case:
-    """Every score, the boxes, the detections."""
+    """Every score, the boxes, the detections; of boxes of each class only those that are kept."""
     scores = model.proposals * model.classes
-    size = 4 * scores + 16 * model.proposals + 24 * model.detections
-    shape = f"{model.name}: {model.proposals} x {model.classes} to {model.detections}"
+    boxes = model.detections if model.own_boxes else model.proposals
+    size = 4 * scores + 16 * boxes + 24 * model.detections
+    own = ", boxes of each class" if model.own_boxes else ""
+    shape = f"{model.name}: {model.proposals} x {model.classes} to {model.detections}{own}"
     return Case("DetectionNMS", shape, 1e-6 * batch * size)
 
 

@@ -19,6 +19,7 @@ from native_kernels import Found, Kernels, Proposals
 from plugin_inputs import spread_boxes
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
 PIXEL_FORMATS = {"RGB": 0, "BGR": 1, "RGBA": 2, "NV12": 5}  # numbers of the launcher
 
 
@@ -46,24 +47,34 @@ def pool(
     return kernels.pyramid_roi_align_fp16(rois, halfs, model.strides, borders, **options)
 
 
-def make_candidates(rng: np.random.Generator, model: Model, batch: int) -> tuple[Floats, Floats]:
-    """Boxes and scores of the first stage, many near each other, as a detector's are."""
+def make_candidates(
+    rng: np.random.Generator, model: Model, batch: int
+) -> tuple[Floats, Floats, Ints | None]:
+    """Boxes and scores of the first stage, many near each other, as a detector's are.
+
+    And the class of each box where the model's suppression keeps classes apart.
+    """
     count = model.candidates()
     objects = spread_boxes(rng, (batch, max(1, count // 8)))
     chosen = rng.integers(0, objects.shape[1], (batch, count))
     boxes = np.take_along_axis(objects, chosen[..., None], axis=1)
     boxes += rng.normal(0, 2, boxes.shape).astype(np.float32)
-    return boxes, rng.random((batch, count), dtype=np.float32)
+    scores = rng.random((batch, count), dtype=np.float32)
+    if not model.groups:
+        return boxes, scores, None
+    return boxes, scores, rng.integers(0, model.groups, (batch, count), dtype=np.int32)
 
 
-def suppress_proposals(kernels: Kernels, model: Model, boxes: Floats, scores: Floats) -> Proposals:
+def suppress_proposals(
+    kernels: Kernels, model: Model, boxes: Floats, scores: Floats, classes: Ints | None
+) -> Proposals:
     """ProposalNMS as the model has it."""
-    return kernels.proposal_nms(boxes, scores, model.proposals, 0.9)
+    return kernels.proposal_nms(boxes, scores, model.proposals, model.proposal_iou, classes=classes)
 
 
 def make_scores(rng: np.random.Generator, model: Model, batch: int) -> tuple[Floats, Floats]:
     """Boxes and scores of the second stage: a few classes of each box are above the threshold."""
-    boxes = spread_boxes(rng, (batch, model.proposals, 1))
+    boxes = spread_boxes(rng, (batch, model.proposals, model.classes if model.own_boxes else 1))
     scores = rng.random((batch, model.proposals, model.classes), dtype=np.float32) ** 12
     return boxes, scores
 

@@ -90,20 +90,22 @@ def roi_align(model: Model, rois: Any, features: Sequence[Any], half: bool) -> C
     return call
 
 
-def proposal_nms(model: Model, boxes: Any, scores: Any) -> Callable[[], Any]:
-    """nms of each picture, then the best."""
+def proposal_nms(model: Model, boxes: Any, scores: Any, classes: Any) -> Callable[[], Any]:
+    """nms of each picture, within each class where there are classes, then the best."""
     import torchvision.ops
 
     all_boxes, all_scores = on_gpu(boxes, scores)
+    labels = [None] * len(scores) if classes is None else on_gpu(classes)[0].long()
 
-    def call() -> Any:
-        kept = [
-            torchvision.ops.nms(one, score, 0.9)[: model.proposals]
-            for one, score in zip(all_boxes, all_scores, strict=True)
-        ]
-        return [one[rows] for one, rows in zip(all_boxes, kept, strict=True)]
+    def one_picture(one: Any, score: Any, label: Any) -> Any:
+        kept = (
+            torchvision.ops.nms(one, score, model.proposal_iou)
+            if label is None
+            else torchvision.ops.batched_nms(one, score, label, model.proposal_iou)
+        )[: model.proposals]
+        return one[kept], score[kept]
 
-    return call
+    return lambda: [one_picture(*p) for p in zip(all_boxes, all_scores, labels, strict=True)]
 
 
 def detection_nms(model: Model, boxes: Any, scores: Any) -> Callable[[], Any]:
@@ -114,10 +116,11 @@ def detection_nms(model: Model, boxes: Any, scores: Any) -> Callable[[], Any]:
 
     def one_picture(one: Any, score: Any) -> Any:
         rows, classes = (score > model.score_threshold).nonzero(as_tuple=True)
-        kept = torchvision.ops.batched_nms(
-            one[rows, 0], score[rows, classes], classes, model.detection_iou
-        )[: model.detections]
-        return one[rows[kept], 0], score[rows[kept], classes[kept]], classes[kept]
+        own = one[rows, classes if model.own_boxes else 0]
+        kept = torchvision.ops.batched_nms(own, score[rows, classes], classes, model.detection_iou)[
+            : model.detections
+        ]
+        return own[kept], score[rows[kept], classes[kept]], classes[kept]
 
     return lambda: [one_picture(*pair) for pair in zip(all_boxes, all_scores, strict=True)]
 

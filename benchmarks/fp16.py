@@ -6,7 +6,8 @@ difference of AP and the interval of a paired bootstrap over the pictures. Rando
 presets on COCO pictures: shares of detections only. A result that is there and not asked for stays.
 
     python benchmarks/fp16.py --scenes 200 --draws 200
-    python benchmarks/fp16.py --draws 200 --bccd CHECKPOINT
+    python benchmarks/fp16.py --draws 200 --train runs/fp16     # train on BCCD, a third of bccd.py
+    python benchmarks/fp16.py --draws 200 --bccd CHECKPOINT     # or take what was trained on it
     python benchmarks/fp16.py --presets dla34-bifpn-p3 r50-fpn
     python benchmarks/tables.py         # the tables of docs/precision.md
 """
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import bccd
 from agreement import find_weights, of_many_shapes
 from cn2.export.agreement import Found, match
 from cn2.export.describe import open_checkpoint
@@ -44,6 +46,7 @@ from cn2.runtime.machine import versions
 from cn2.runtime.pictures import open_picture
 from cn2.runtime.preprocess import place_picture
 from cn2.runtime.reports import write_json
+from cn2.trainer.commands import choose_config
 from cn2.trainer.config import Config, config_to_dict
 from cn2.trainer.detector import AnyDetector
 from cn2.trainer.scenes.write import write_scenes
@@ -54,20 +57,34 @@ RESULT = RESULTS / "fp16.json"
 WANTED_DROP = 0.001
 CONFIDENT = 0.3  # a second score threshold for shares: what a user would look at
 DRAWS = 300
+# bccd.py's recipe made shorter: settings of the same names win.
+SHORTER = (
+    "train.steps=200",
+    "train.warmup_steps=40",
+    "train.ema_decay=0.98",
+    "train.eval_every=200",
+    "train.save_every=50",
+)
+BUNDLED, GIVEN, TRAINED = "bundled", "given by --bccd", "trained by --train"  # a row's checkpoint
 Row = dict[str, Any]
 Pair = tuple[Detections, Detections]  # of fp32 and of fp16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for; 1 if a drop of AP is above what is wanted."""
+    """Measure what is asked for; 1 if a drop of AP is above what is wanted, 2 without a run."""
     options = parse(arguments)
     found: Row = json.loads(options.json.read_text("utf-8")) if options.json.is_file() else {}
     rows: dict[str, Row] = found.get("rows", {})
-    with tempfile.TemporaryDirectory() as folder:
-        for name, row in measured(options, Path(folder)):
-            rows[name] = row | {"machine": machine(), "versions": versions("torch", "onnxruntime")}
-            write_json(str(options.json), {"wanted_drop": WANTED_DROP, "rows": rows})
-            print(f"{name}: {row}", flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, row in measured(options, Path(folder)):
+                tools = versions("torch", "onnxruntime")
+                rows[name] = row | {"machine": machine(), "versions": tools}
+                write_json(str(options.json), {"wanted_drop": WANTED_DROP, "rows": rows})
+                print(f"{name}: {row}", flush=True)
+    except bccd.RunError as error:
+        print(f"fp16: error: {error}", file=sys.stderr)
+        return 2
     drops = [row["AP"]["drop"] for row in rows.values() if "AP" in row]
     return int(any(drop > WANTED_DROP for drop in drops))
 
@@ -78,11 +95,14 @@ def measured(options: argparse.Namespace, folder: Path) -> Any:
     if options.scenes:
         path = write_scenes(folder / "scenes", options.scenes, 0, held_out=True, processes=1)
         truth = read_annotations(path, path.parent)
-        yield "scenes", measure_ap(CHECKPOINT, truth, folder, options.draws)
-    if options.bccd:
-        data = shared / "data" / "bccd"
-        truth = read_annotations(data / "annotations" / "instances_test.json", data / "images")
-        yield "bccd", measure_ap(options.bccd, truth, folder, options.draws)
+        row = measure_ap(CHECKPOINT, truth, folder, options.draws)
+        yield "scenes", {"checkpoint": BUNDLED, **row}
+    if options.bccd or options.train:
+        data = bccd.Bccd(shared / "data" / "bccd")
+        checkpoint = options.bccd or train_on_bccd(data, options.train, options.threads)
+        truth = read_annotations(data.annotations("test"), data.images)
+        row = measure_ap(checkpoint, truth, folder, options.draws)
+        yield "bccd", {"checkpoint": GIVEN if options.bccd else TRAINED, **row}
     for preset in options.presets:
         model, config, weights = find_weights(shared)[preset]()
         pictures = of_many_shapes(shared / "data" / "coco128" / "images", options.pictures)
@@ -93,12 +113,33 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--scenes", type=int, default=0, help="held-out scenes; 0: not measured")
-    parser.add_argument("--bccd", type=Path, help="checkpoint of nano trained on BCCD")
+    cells = parser.add_mutually_exclusive_group()
+    cells.add_argument("--bccd", type=Path, help="checkpoint of nano trained on BCCD")
+    cells.add_argument("--train", type=Path, help="train one into this folder, if it is not there")
+    parser.add_argument("--threads", type=int, default=1, help="of that training")
     parser.add_argument("--presets", nargs="+", default=[], help="with weights of the fixtures")
     parser.add_argument("--pictures", type=int, default=4, help="COCO pictures of each preset")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap")
     parser.add_argument("--json", type=Path, default=RESULT)
     return parser.parse_args(arguments)
+
+
+def shorter_settings() -> list[str]:
+    """What `cn2 train` is given by --set."""
+    settings = dict(one.split("=", 1) for one in (*bccd.seeded(0), *SHORTER))
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def train_on_bccd(data: bccd.Bccd, folder: Path, threads: int) -> Path:
+    """The checkpoint of a run that is trained into a folder, or is there.
+
+    Raises:
+        RunError: what is there was trained in another way, or has not ended.
+    """
+    settings = shorter_settings()
+    if not bccd.is_finished(folder, choose_config("nano", settings, None, None)):
+        bccd.train(data, folder, settings, threads)
+    return folder / "best.safetensors"
 
 
 def export_both(

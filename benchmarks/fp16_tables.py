@@ -57,7 +57,7 @@ def fp16_share_table(results: Path) -> str:
         lines.append(
             (
                 "`nano`" if trained else f"`{name}`",
-                f"trained, {PICTURES[name]}" if trained else "random",
+                f"{row['checkpoint']}, {PICTURES[name]}" if trained else "random",
                 str(row["compared_pictures"]),
                 *(_share(one) for one in row["matched_of_fp32"].values()),
                 f"{row['gate']['largest_score_difference']:.4f}",

@@ -20,7 +20,6 @@ from typing import Any
 from cn2.runtime.reports import write_json
 from cn2.trainer.presets import PRESETS
 from models import (
-    PAPER,
     RESULTS,
     TIMED_PRESETS,
     ModelFiles,
@@ -29,6 +28,7 @@ from models import (
     make_files,
     picture_sizes,
 )
+from zoo_models import PAPER
 
 PICTURES = 20
 BATCHES = {"nano": "1,8"}  # a batch of 8 of the others takes tens of seconds on a small CPU

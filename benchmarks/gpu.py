@@ -25,11 +25,13 @@ from cn2.runtime.doctor import run_probe
 from cn2.runtime.machine import cpu_cores, package_version, versions
 from cn2.runtime.reports import write_json
 from gpu_job import Job, Row, skip
-from gpu_steps import LIMITS_S, Plan, make_plan, run_plan
+from gpu_plan import LIMITS_S, Stage, make_plan
+from gpu_steps import run_plan
 from gpu_verdicts import find_verdicts
 from models import RESULTS, ROOT, machine
 
-PRESETS = ("dla34-bifpn-p3", "nano", "r50-fpn", "dla34-bifpn-p5")  # the targets' first
+# The targets' first, then the one whose weights are trained: it says which ways are right.
+PRESETS = ("dla34-bifpn-p3", "nano", "r50-fpn", "dla34-bifpn-p5")
 LIMIT_S, DRY_LIMIT_S = 480, 3600
 COLLECTING_S = 5  # at the end
 PACKAGES = ("numpy", "torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "cuda-bindings")
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             device=options.device,
             dry_run=options.dry_run,
         )
-        plan = make_plan(options.presets, options.steps, like)
+        plan = make_plan(options.presets, options.steps, options.workers, like)
         if reason is None:
             deadline = begin + options.limit - COLLECTING_S
             for row in run_plan(plan, options.workers, deadline, say):
@@ -81,7 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=100, help="timed calls of a row, at most")
     parser.add_argument("--images", type=Path, help="default: COCO pictures of $CN2_SHARED")
     parser.add_argument("--limit", type=float, help="seconds for everything; default: 480")
-    parser.add_argument("--workers", type=int, default=max(1, cpu_cores() - 2))
+    parser.add_argument("--workers", type=int, default=max(2, cpu_cores() - 2))
     parser.add_argument("--folder", type=Path, help="keep models and engines here")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -129,9 +131,9 @@ def why_no_gpu() -> str | None:
     return None if answer["works"] else f"{answer['reason']}; {answer['fix']}"
 
 
-def skip_all(plan: Plan, reason: str) -> list[dict[str, Any]]:
+def skip_all(plan: Sequence[Stage], reason: str) -> list[dict[str, Any]]:
     """A row for each step that was not begun."""
-    jobs = [*plan.side_by_side, *plan.one_by_one]
+    jobs = [job for stage in plan for job in stage.jobs]
     return [{k: v for k, v in skip(job.name, reason).items() if k != "kind"} for job in jobs]
 
 

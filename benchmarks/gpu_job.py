@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+# Where a timed call begins, a row's `starts_at`: pictures it still resizes, canvases it does not.
+PICTURE, CANVAS = "picture on the device", "canvas on the device"
+HOST_PICTURE, HOST_CANVAS = "picture on the host", "canvas on the host"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import cuda_kernels
 from cuda_cases import CARDS
 from gpu_export import LIBRARY
 from gpu_job import Job, Row, skip
+from gpu_steps import library_folder
 
 
 def check_kernels(job: Job) -> Iterator[Row]:
@@ -19,6 +20,9 @@ def check_kernels(job: Job) -> Iterator[Row]:
             yield skip("the kernels' check", f"{emulated.name} is not built; run make native")
             return
         words.append("--dry-run")
+    elif not library_folder(job):  # what an earlier build has left says nothing of these sources
+        yield skip("the kernels' check", f"{LIBRARY.name} is not compiled; see the step compile")
+        return
     else:
         words += ["--library", str(LIBRARY)]
         words += ["--cpu-library", str(LIBRARY.with_name("libcn2_kernels.so"))]

@@ -15,14 +15,12 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.manifest import Manifest
 from cn2.runtime.preprocess import PlacedPicture
 from gpu_export import Exported, open_exported
-from gpu_job import Job, Row, attempt, skip
+from gpu_job import HOST_PICTURE, PICTURE, Job, Row, attempt, skip
 from gpu_measure import measure, row_of
 
 
 class PictureRunner:
     """A backend that takes whole pictures, which torch has brought into CUDA memory."""
-
-    starts_at = "picture"
 
     def __init__(
         self, backend: PictureBackend | None, exported: Exported, manifest: Manifest, what: str
@@ -30,8 +28,9 @@ class PictureRunner:
         self.implementation = what
         self.precision = manifest.precision
         self.backend = backend
-        pairs = zip(exported.pictures.placed, exported.pictures.pixels, strict=True)
-        self.pixels = {id(placed): pixels for placed, pixels in pairs}
+        self.known = exported.pictures
+        on_host = backend is not None and backend.device == "cpu"
+        self.starts_at = HOST_PICTURE if on_host else PICTURE
 
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
         import torch
@@ -39,7 +38,8 @@ class PictureRunner:
         assert self.backend is not None
         self.threshold = threshold
         where = self.backend.device
-        tensors = [torch.from_numpy(self.pixels[id(p)].copy()).to(where) for p in pictures]
+        pixels = self.known.pixels_of(pictures)
+        tensors = [torch.from_numpy(one.copy()).to(where) for one in pixels]
         if where != "cpu":
             torch.cuda.synchronize()
         self.pictures: list[Any] = [as_array(tensor) for tensor in tensors]

@@ -31,15 +31,15 @@ MATCHED_IOU = 0.9
 
 
 class Runner(Protocol):
-    """A way to run a detector: pictures that are in device memory in, detections out."""
+    """A way to run a detector: pictures in, detections out."""
 
     implementation: str
     precision: str
     starts_at: str
-    """What lies in device memory: "canvas", or "picture", which the call still resizes."""
+    """What a call is given, and where: PICTURE, CANVAS, HOST_PICTURE, HOST_CANVAS."""
 
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
-        """Bring a batch into device memory."""
+        """Bring a batch to where calls begin."""
 
     def run(self) -> Any:
         """Find the objects, and wait until they are in host memory."""
@@ -58,6 +58,11 @@ class Pictures:
     def batch(self, size: int) -> list[PlacedPicture]:
         """So many, from the first on, again and again."""
         return [self.placed[index % len(self.placed)] for index in range(size)]
+
+    def pixels_of(self, placed: Sequence[PlacedPicture]) -> list[Pixels]:
+        """The pictures (H, W, 3) that those of a batch were placed from."""
+        known = {id(one): pixels for one, pixels in zip(self.placed, self.pixels, strict=True)}
+        return [known[id(one)] for one in placed]
 
 
 @dataclass(frozen=True)

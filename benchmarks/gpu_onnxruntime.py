@@ -12,14 +12,12 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.doctor import run_probe
 from cn2.runtime.preprocess import PlacedPicture
 from gpu_export import Exported, open_exported
-from gpu_job import Job, Row, attempt, skip
+from gpu_job import CANVAS, HOST_CANVAS, Job, Row, attempt, skip
 from gpu_measure import in_pictures, measure, row_of, stacked
 
 
 class OnnxRuntimeRunner:
     """A session whose inputs lie on the device, and whose outputs it brings to the host."""
-
-    starts_at = "canvas"
 
     def __init__(self, backend: OnnxRuntimeBackend | None, form: str, exported: Exported) -> None:
         kernels = backend is not None and backend.fused
@@ -28,6 +26,7 @@ class OnnxRuntimeRunner:
         self.precision = exported.manifest.precision
         self.manifest, self.backend = exported.manifest, backend
         self.device = "cpu" if backend is not None and backend.device == "cpu" else "cuda"
+        self.starts_at = HOST_CANVAS if self.device == "cpu" else CANVAS
         self.pictures: Sequence[PlacedPicture] = []
 
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:

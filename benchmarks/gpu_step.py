@@ -17,6 +17,7 @@ STEPS = {  # where each is; imported only when it is done
     "onnxruntime": ("gpu_onnxruntime", "run_onnxruntime"),
     "libcn2": ("gpu_libcn2", "run_libcn2"),
     "tensorrt": ("gpu_tensorrt", "run_tensorrt"),
+    "tensorrt-rtx": ("gpu_tensorrt", "run_tensorrt"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The steps of the GPU suite: which there are, and running each in a process with a limit."""
+"""Running the steps of the GPU suite: each in a process of its own, within its time."""
 
 from __future__ import annotations
 
@@ -12,100 +12,76 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
+from typing import IO
 
 from gpu_job import Job, Row, skip
+from gpu_plan import LEAST_S, LIMITS_S, PREPARING_S, Stage
 
 STEP = Path(__file__).resolve().parent / "gpu_step.py"
 ROOT = STEP.parent.parent
 BUILD = ROOT / "build" / "cuda"
 STAMP = BUILD / "compiled.json"  # there if the last `compile` succeeded: for which GPU
 DRY_ARCHITECTURE = "86"  # where there is no GPU to compile for
-FORMS = ("standard", "fused", "fp16")
-LIMITS_S = {  # of one step; the suite's own limit cuts them, too
-    "compile": 240,
-    "kernels": 90,
-    "export": 180,
-    "torch": 100,
-    "onnxruntime": 60,
-    "libcn2": 45,
-    "tensorrt": 90,
-}
 SLOW_MACHINE = 10  # times as long may a step of a dry run take
-ON_GPU = ("torch", "onnxruntime", "libcn2", "tensorrt")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is to be done, in this order."""
-
-    side_by_side: Sequence[Job]
-    one_by_one: Sequence[Job]
-
-
-def make_plan(presets: Sequence[str], steps: Sequence[str], like: Job) -> Plan:
-    """The jobs of some presets.
-
-    Args:
-        steps: those of LIMITS_S that are wanted.
-        like: all that is the same for each job.
-    """
-
-    def job(step: str, preset: str = "", form: str = "") -> Job:
-        return Job(**{**vars(like), "step": step, "preset": preset, "form": form})
-
-    # The largest files first: the last one to end decides how long it takes.
-    exports = [job("export", preset, form) for preset in presets for form in reversed(FORMS)]
-    return Plan(
-        side_by_side=[*([job("compile")] if "compile" in steps else []), *exports]
-        if "export" in steps
-        else [job("compile")] * ("compile" in steps),
-        one_by_one=[
-            *([job("kernels")] if "kernels" in steps else []),
-            *(job(step, preset) for preset in presets for step in ON_GPU if step in steps),
-        ],
-    )
+NO_TIME = "no time left; run it with fewer --presets or --steps"
+ENDING_S = 10  # that a process may take to end when it is killed
 
 
 def run_plan(
-    plan: Plan, workers: int, deadline: float, tell: Callable[[str], None]
+    stages: Sequence[Stage],
+    workers: int,
+    deadline: float,
+    tell: Callable[[str], None],
+    *,
+    run: Callable[[Job, float], Iterator[Row]] | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> Iterator[Row]:
-    """Run all steps; what is left at the deadline is skipped.
+    """Run all steps, each within its limit; what no longer fits is skipped.
 
     Args:
         workers: processes side by side, where nothing is timed.
-        deadline: of `time.monotonic`.
+        deadline: of `now`.
         tell: takes a line about each step that ends.
+        run: does a job in so many seconds; None: `run_step`.
     Yields:
         The steps' rows, and a row "step" for each: how it ended and how long it took.
     """
 
-    def run(job: Job) -> list[Row]:
-        rows = list(run_step(job, deadline))
+    def do(job: Job, end: float) -> list[Row]:
+        limit_s = min(patience(job) * LIMITS_S[job.step], end - now())
+        rows = list((run or run_step)(job, limit_s) if limit_s >= LEAST_S else not_begun(job))
         tell(describe(rows))
         return rows
 
-    with ThreadPoolExecutor(workers) as pool:
-        for rows in pool.map(run, plan.side_by_side):
-            yield from rows
-    for job in plan.one_by_one:
-        yield from run(job)
+    for stage in stages:
+        end = min(deadline, now() + patience(next(stage.jobs)) * PREPARING_S)
+        with ThreadPoolExecutor(workers) as pool:
+            for rows in pool.map(do, stage.side_by_side, repeat(end)):
+                yield from rows
+        for job in stage.one_by_one:
+            yield from do(job, deadline)
 
 
-def run_step(job: Job, deadline: float, command: Sequence[str] = ()) -> Iterator[Row]:
-    """Run a step in a process of its own.
+def patience(job: Job) -> int:
+    """How many times its limit a step may take."""
+    return SLOW_MACHINE if job.dry_run else 1
+
+
+def not_begun(job: Job) -> Iterator[Row]:
+    """Rows of a step that does not fit."""
+    yield skip(job.name, NO_TIME)
+    yield {"kind": "step", "step": job.name, "seconds": 0.0, "ended": "not begun"}
+
+
+def run_step(job: Job, limit_s: float, command: Sequence[str] = ()) -> Iterator[Row]:
+    """Run a step in a process of its own, and end it and all that it started at its limit.
 
     Yields:
         Its rows, also those from before it died; why it ended early, if it did; a row "step".
     """
-    patience = SLOW_MACHINE if job.dry_run else 1
-    limit_s = min(patience * LIMITS_S[job.step], deadline - time.monotonic())
     begin = time.monotonic()
-    if limit_s <= 0:
-        yield skip(job.name, "the suite's time was up; run it with fewer --presets or --steps")
-        yield {"kind": "step", "step": job.name, "seconds": 0.0, "ended": "not begun"}
-        return
     words = [*(command or (sys.executable, str(STEP))), *job.words()]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as rows:
         process = subprocess.Popen(
@@ -144,13 +120,14 @@ def library_folder(job: Job) -> dict[str, str]:
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
-    """End a step and all that it has started."""
+    """End a step and all that it has started; one that hangs in the driver is left there."""
     with suppress(ProcessLookupError):  # all are gone
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDING_S)
 
 
-def read_rows(file: tempfile._TemporaryFileWrapper[bytes]) -> Iterator[Row]:  # type: ignore[type-arg]
+def read_rows(file: IO[bytes]) -> Iterator[Row]:
     """The whole lines; a process that is ended may leave half of one."""
     file.seek(0)
     for line in file.read().decode("utf-8", "replace").splitlines(keepends=True):
@@ -158,7 +135,7 @@ def read_rows(file: tempfile._TemporaryFileWrapper[bytes]) -> Iterator[Row]:  # 
             yield json.loads(line)
 
 
-def last_line(file: tempfile._TemporaryFileWrapper[bytes]) -> str:  # type: ignore[type-arg]
+def last_line(file: IO[bytes]) -> str:
     """What a step said last."""
     file.seek(0)
     lines = file.read().decode("utf-8", "replace").strip().splitlines()

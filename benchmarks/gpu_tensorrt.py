@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,10 @@ from cn2.runtime.detections import Detections
 from cn2.runtime.engine_file import read_sidecar
 from cn2.runtime.preprocess import PlacedPicture
 from gpu_export import Exported, open_exported
-from gpu_job import Job, Row, attempt, skip
+from gpu_job import CANVAS, Job, Row, attempt, skip
 from gpu_libcn2 import picture_rows
 from gpu_measure import measure, row_of, stacked
 
-RUNTIMES = ("tensorrt", "tensorrt-rtx")
 FORMS = ("fp16",)  # a second one would cost the other presets their time
 DRY_TARGET = "sm_86"
 CALL = "import sys; from cn2.runtime.cli import run; sys.exit(run(sys.argv[1:]))"
@@ -28,7 +28,7 @@ CALL = "import sys; from cn2.runtime.cli import run; sys.exit(run(sys.argv[1:]))
 class CanvasRunner:
     """The backend `tensorrt` on canvases in CUDA memory, of which one alone is not copied."""
 
-    starts_at = "canvas"
+    starts_at = CANVAS
 
     def __init__(self, backend: TensorRTBackend | None, exported: Exported, runtime: str) -> None:
         self.implementation = f"{runtime}, Python bindings"
@@ -58,15 +58,14 @@ class CanvasRunner:
 
 
 def run_tensorrt(job: Job) -> Iterator[Row]:
-    """Rows of each runtime that builds here."""
-    for runtime in RUNTIMES:
-        for form in FORMS:
-            what = f"{job.preset}, {runtime}, {form}"
-            yield from attempt(what, partial(engine_rows, job, runtime, form))
+    """Rows of the runtime that the step is named after."""
+    for form in FORMS:
+        what = f"{job.preset}, {job.step}, {form}"
+        yield from attempt(what, partial(engine_rows, job, job.step, form))
 
 
 def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
-    """Build, run by the bindings, run by libcn2."""
+    """Build, run by libcn2, which the targets are about, run by the bindings."""
     exported = open_exported(job, form)
     path = job.file(f"{form}.{runtime}.engine")
     start = time.perf_counter()
@@ -76,17 +75,18 @@ def engine_rows(job: Job, runtime: str, form: str) -> Iterator[Row]:
         return
     about = read_sidecar(path)
     facts = {**exported.facts, "version": about.version, "targets": list(about.targets)}
+    exported = replace(exported, facts=facts)
     yield {"kind": "file", "preset": job.preset, "form": path.name} | {
         "bytes": path.stat().st_size,
         "build_s": round(time.perf_counter() - start, 2),
     }
     yield from attempt(
-        f"{job.preset}, {runtime}, {form}, bindings",
-        partial(binding_rows, job, exported, runtime, path, facts),
-    )
-    yield from attempt(
         f"{job.preset}, {runtime}, {form}, libcn2",
         partial(picture_rows, job, exported, about.manifest, path, "native", f"libcn2, {runtime}"),
+    )
+    yield from attempt(
+        f"{job.preset}, {runtime}, {form}, bindings",
+        partial(binding_rows, job, exported, runtime, path),
     )
 
 
@@ -120,16 +120,14 @@ def device_target() -> str:
     return f"sm_{major}{minor}"
 
 
-def binding_rows(
-    job: Job, exported: Exported, runtime: str, path: Path, facts: Row
-) -> Iterator[Row]:
+def binding_rows(job: Job, exported: Exported, runtime: str, path: Path) -> Iterator[Row]:
     """Rows of the backend tensorrt."""
     if job.dry_run:
         runner = CanvasRunner(None, exported, runtime)
         for batch in job.batches:
-            yield {**row_of(runner, job, batch, []), **facts}
+            yield {**row_of(runner, job, batch, []), **exported.facts}
         return
     backend = TensorRTBackend.open(path)
     runner = CanvasRunner(backend, exported, runtime)
-    yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
+    yield from measure(runner, job, exported.pictures, exported.manifest, **exported.facts)
     backend.close()

@@ -1,4 +1,8 @@
-"""The step with torch: eager, and our kernels in a CUDA graph, fp32 and fp16."""
+"""The step with torch: eager, and our kernels in a CUDA graph, fp32 and fp16.
+
+Where our kernels are compiled all begin with the picture in device memory, as libcn2 does, which
+our kernel resizes; eager torch has nothing else of ours.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from cn2.export.describe import open_checkpoint
 from cn2.export.precision import fold_norms, lower
 from cn2.runtime.backends.base import RawDetections
 from cn2.runtime.detections import Detections
-from cn2.runtime.manifest import Manifest
 from cn2.runtime.preprocess import PlacedPicture
 from cn2.trainer.detector import AnyDetector
 from gpu_export import LIBRARY, Exported, open_exported
-from gpu_job import Job, Row, attempt, skip
+from gpu_job import CANVAS, HOST_CANVAS, PICTURE, Job, Row, attempt, skip
 from gpu_measure import in_pictures, measure, row_of, stacked
+from gpu_steps import library_folder
 from models import make_checkpoint
 from torch_operators import Launchers, our_kernels
 
@@ -29,24 +33,46 @@ CAPTURE_WARM_UPS = 3
 class TorchRunner:
     """A detector in eager torch, its inputs on a device."""
 
-    starts_at = "canvas"
     implementation = "torch eager"
 
-    def __init__(self, model: AnyDetector, manifest: Manifest, precision: str, device: str) -> None:
+    def __init__(
+        self,
+        model: AnyDetector,
+        exported: Exported,
+        precision: str,
+        device: str,
+        kernels: Launchers | None,
+    ) -> None:
+        """Take the parts; with kernels a call begins with pictures, else with canvases."""
         self.model = model.to(device).eval()
-        self.manifest, self.precision, self.device = manifest, precision, device
+        self.known, self.manifest = exported.pictures, exported.manifest
+        self.precision, self.device, self.kernels = precision, device, kernels
+        canvas = HOST_CANVAS if device == "cpu" else CANVAS
+        self.starts_at = canvas if kernels is None else PICTURE
         self.pictures: Sequence[PlacedPicture] = []
         self.inputs: list[Tensor] = []
 
     def load(self, pictures: Sequence[PlacedPicture], threshold: float) -> None:
-        canvases, sizes = stacked(pictures)
         self.pictures = pictures
-        tensors = (torch.from_numpy(canvases), torch.from_numpy(sizes), torch.tensor(threshold))
+        from_pictures = self.kernels is not None
+        arrays = self.known.pixels_of(pictures) if from_pictures else stacked(pictures)
+        tensors = [*(torch.from_numpy(one.copy()) for one in arrays), torch.tensor(threshold)]
         self.inputs = [tensor.to(self.device) for tensor in tensors]
+
+    def detect(self) -> tuple[Tensor, ...]:
+        """What the detector returns for what was loaded."""
+        *given, threshold = self.inputs
+        if self.kernels is None:
+            return tuple(self.model(*given, threshold))
+        height, width, _ = self.pictures[0].canvas.shape
+        resized = [one.resized for one in self.pictures]
+        how = self.manifest.canvas.interpolation
+        images, sizes = self.kernels.preprocess(given, resized, how, (height, width))
+        return tuple(self.model(images, sizes, threshold))
 
     def run(self) -> RawDetections:
         with torch.inference_mode():
-            found = self.model(*self.inputs)
+            found = self.detect()
         return RawDetections(*(value.cpu().numpy() for value in found))
 
     def found(self, answer: RawDetections) -> list[Detections]:
@@ -54,7 +80,7 @@ class TorchRunner:
 
 
 class GraphRunner(TorchRunner):
-    """The same in a CUDA graph, which begins with the canvases and ends with pinned results."""
+    """The same in a CUDA graph, which ends with pinned results."""
 
     implementation = "torch, our kernels, CUDA graph"
 
@@ -75,12 +101,12 @@ class GraphRunner(TorchRunner):
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode(), torch.cuda.stream(self.stream):
             for _ in range(CAPTURE_WARM_UPS):
-                found = self.model(*self.inputs)
+                found = self.detect()
             results = [torch.empty_like(value, device="cpu").pin_memory() for value in found]
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.inference_mode(), torch.cuda.graph(graph, stream=self.stream):
-            for target, value in zip(results, self.model(*self.inputs), strict=True):
+            for target, value in zip(results, self.detect(), strict=True):
                 target.copy_(value, non_blocking=True)
         return graph, results
 
@@ -120,12 +146,15 @@ def variant_rows(
 ) -> Iterator[Row]:
     """Measured rows of one variant."""
     facts = {**exported.facts, "ops": "torch", "layout": layout or "NCHW", "tf32": False}
+    kernels = Launchers(LIBRARY) if job.device == "cuda" and library_folder(job) else None
     if not layout:
-        runner = TorchRunner(make(), exported.manifest, precision, job.device)
+        runner = TorchRunner(make(), exported, precision, job.device, kernels)
         yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
         return
-    with our_kernels(Launchers(LIBRARY)):
-        runner = GraphRunner(make(), exported.manifest, precision, "cuda")
+    if kernels is None:
+        raise FileNotFoundError(f"{LIBRARY.name} is not compiled; see the step compile")
+    with our_kernels(kernels):
+        runner = GraphRunner(make(), exported, precision, "cuda", kernels)
         yield from measure(runner, job, exported.pictures, exported.manifest, **facts)
 
 
@@ -136,7 +165,8 @@ def dry_rows(
     from gpu_capture import find_hazards
 
     kind = GraphRunner if layout else TorchRunner
-    runner = kind(make(), exported.manifest, precision, "cpu")
+    runner = kind(make(), exported, precision, "cpu", None)
+    runner.starts_at = PICTURE  # on a GPU
     if layout:
         hazards = find_hazards(runner.model, exported.manifest.canvas.divisor)
         if hazards:

@@ -28,17 +28,6 @@ RANDOM_SEED = 0
 # Of the README's table; the other detectors of the zoo are timed by zoo.py.
 TIMED_PRESETS = ("dla34-bifpn-p3", "dla34-bifpn-p5", "r50-fpn", "nano", "lite0-fpn")
 
-# Network and all post-processing, batch 1, on a Titan Xp; arXiv 2103.07461 and its model zoo.
-PAPER: dict[str, Any] = {
-    "gpu": "Titan Xp",
-    "source": "arXiv 2103.07461",
-    "presets": {
-        "dla34-bifpn-p3": {"ms": 25, "images_per_s": 40},
-        "dla34-bifpn-p5": {"ms": 30, "images_per_s": 33},
-        "r50-fpn": {"ms": 57, "images_per_s": 18},
-    },
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:

@@ -7,7 +7,8 @@ Presets: fps.json (fps.py) gives the rows; eval_<preset>.json (`cn2 eval MODEL .
 accuracy of those that have trained weights. Results: a row per file that is there. docs/zoo.md:
 zoo.json (zoo.py) and resize.json (resize.py). docs/operators.md: operators.json (operators.py) and
 fused.json (fused.py). docs/precision.md: fp16.json (fp16.py). docs/kernels.md: native_build.json
-(native_build.py). docs/engines.md: engines.json (engines.py).
+(native_build.py). docs/engines.md: engines.json (engines.py). docs/framework.md: paper_tables.json
+(paper_tables.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fused_tables import fused_table
 from libcn2_tables import libcn2_rows
 from native_build_table import native_build_table
 from operator_tables import operator_table
+from paper_tables_text import PAGE_TABLES
 from zoo_tables import resize_table, zoo_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "group-norm": group_norm_text,
         },
         options.kernels: {"native-build": native_build_table},
+        options.framework: PAGE_TABLES,
     }
     try:
         stale = [page for page in tables if refresh(page, tables[page], options)]
@@ -89,6 +92,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", type=Path, default=ROOT / "docs" / "engines.md")
     parser.add_argument("--precision", type=Path, default=ROOT / "docs" / "precision.md")
     parser.add_argument("--kernels", type=Path, default=ROOT / "docs" / "kernels.md")
+    parser.add_argument("--framework", type=Path, default=ROOT / "docs" / "framework.md")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
 

@@ -20,6 +20,9 @@ from torch import Tensor
 from cn2.export.operators.pooling import level_borders
 from cn2.export.operators.suppression import largest_float32
 from cn2.trainer import ops
+from cuda_inputs import PIXEL_FORMATS, Picture
+
+INTERPOLATIONS = {"antialias": 0, "linear": 1}  # numbers of the launcher
 
 
 class Level(ctypes.Structure):
@@ -122,13 +125,13 @@ class Launchers:
         """As torch.ops.cn2.detection_nms; the threshold is on the device, too."""
         boxes, scores = boxes.contiguous(), scores.contiguous()
         score_threshold = score_threshold.to(boxes.device, torch.float32)
-        batch, rows, classes = scores.shape
+        (batch, rows, classes), shared = scores.shape, boxes.ndim == 3
         number = boxes.new_empty(batch, dtype=torch.int32)
         found_boxes = boxes.new_empty(batch, detections, 4)
         found_scores = boxes.new_empty(batch, detections)
         found_classes = boxes.new_empty(batch, detections, dtype=torch.int32)
         threshold = ctypes.c_float(largest_float32(iou_threshold))
-        sizes = _sizes(batch, rows, classes, detections)
+        sizes = _sizes(batch, rows, classes, shared, detections)
         inputs = map(_address, (boxes, scores, score_threshold))
         results = map(_address, (number, found_boxes, found_scores, found_classes))
         self._launch(
@@ -163,6 +166,40 @@ class Launchers:
             y,
         )
         return y
+
+    def preprocess(
+        self,
+        pictures: Sequence[Tensor],
+        resized: Sequence[tuple[int, int]],
+        interpolation: str,
+        canvas: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures onto canvases of one size.
+
+        Args:
+            pictures: uint8 (H, W, 3) RGB; in a CUDA graph their places are fixed.
+            resized: (height, width) of each on the canvas, pixels.
+            interpolation: "antialias", "linear".
+            canvas: (height, width), pixels.
+        Returns:
+            Canvases (B, height, width, 3) uint8 and sizes (B, 2) int32.
+        """
+        kept = [picture.contiguous() for picture in pictures]
+        listed = (Picture * len(kept))(
+            *(
+                Picture(p.data_ptr(), None, 3 * p.shape[1], 0, PIXEL_FORMATS["RGB"], w, h, rw, rh)
+                for p, (rh, rw) in zip(kept, resized, strict=True)
+                for h, w in [p.shape[:2]]
+            )
+        )
+        count, sizes = ctypes.c_int64(len(kept)), _sizes(INTERPOLATIONS[interpolation], *canvas)
+        canvases = kept[0].new_empty(len(kept), *canvas, 3)
+        image_sizes = kept[0].new_empty(len(kept), 2, dtype=torch.int32)
+        shape = (listed, count, sizes)
+        self._launch(
+            "preprocess", (*shape, *map(_address, (canvases, image_sizes))), shape, kept[0]
+        )
+        return canvases, image_sizes
 
     def _launch(
         self, name: str, arguments: tuple[Any, ...], shape: tuple[Any, ...], like: Tensor

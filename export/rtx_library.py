@@ -1,4 +1,4 @@
-"""TensorRT-RTX's Python package made ready for plugins, and our plugins for any TensorRT."""
+"""TensorRT-RTX's Python package made ready for plugins."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import ctypes
 import importlib
 import threading
 from types import ModuleType
-from typing import Any
 
-from cn2.plugins import library_path, trt_plugins_path
+from cn2.plugins import library_path
 from cn2.runtime.errors import BackendUnavailableError, PluginError
 
-OPERATORS = ("PyramidRoIAlign", "ProposalNMS", "DetectionNMS")
-VERSION, NAMESPACE = "1", "cn2"
 INSTALL = "pip install 'cn2[tensorrt-rtx]'"
 BUILD = "run make native where nvcc is"
 _lock = threading.Lock()
@@ -53,29 +50,3 @@ def _load(path: str) -> None:
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise PluginError(f"{path}: does not load: {error}") from error
-
-
-def load_plugins(tensorrt: Any) -> None:
-    """Make our plugins known to a TensorRT, once for the process.
-
-    Args:
-        tensorrt: the module `tensorrt`, or what `open_rtx` returned.
-    Raises:
-        PluginError: the library was not built, does not load, or lacks a plugin.
-    """
-    path = trt_plugins_path()
-    if path is None:
-        raise PluginError(f"libcn2_trt_plugins.so: expected it beside libcn2, found none; {BUILD}")
-    registry = tensorrt.get_plugin_registry()
-    with _lock:
-        if _unknown(registry) and registry.load_library(str(path)) is None:
-            raise PluginError(f"{path}: {tensorrt.__name__} does not load it; {BUILD} again")
-        unknown = _unknown(registry)
-    if unknown:
-        raise PluginError(f"{path}: expected plugins {', '.join(unknown)}; {BUILD} again")
-
-
-def _unknown(registry: Any) -> list[str]:
-    """Those of our operators that a registry does not have."""
-    known = {(c.name, c.plugin_version, c.plugin_namespace) for c in registry.all_creators}
-    return [name for name in OPERATORS if (name, VERSION, NAMESPACE) not in known]

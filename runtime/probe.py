@@ -98,20 +98,26 @@ def _probe_native_engine(device: str) -> dict[str, Any]:
         return _no(NO_LIBRARY, GET_IT)
     if not opening.reads_engines():
         return _no("libcn2 was built without TensorRT's headers", ENGINE_FIX)
-    return _probe_any_tensorrt(device)
+    return _probe_any_tensorrt()
 
 
-def _probe_any_tensorrt(device: str) -> dict[str, Any]:
-    """Whether a TensorRT works that libcn2 can load."""
-    answers = [_probe_tensorrt(name) for name in ("tensorrt", "tensorrt-rtx")]
-    return next((one for one in answers if one["works"]), answers[0])
+def _probe_any_tensorrt() -> dict[str, Any]:
+    """Whether libcn2 opens an engine of a TensorRT that works here."""
+    answers = {name: _probe_tensorrt(name) for name in ("tensorrt", "tensorrt-rtx")}
+    working = [name for name, answer in answers.items() if answer["works"]]
+    tried = [_probe_tensorrt(name, "open_with_libcn2") for name in working]
+    if tried:
+        return next((one for one in tried if one["works"]), tried[0])
+    first = answers["tensorrt"]
+    why = "libcn2 was not tried, as Python's bindings build the engine for it"
+    return _no(f"{why}: {first['reason']}", first["fix"])
 
 
-def _probe_tensorrt(runtime: str) -> dict[str, Any]:
+def _probe_tensorrt(runtime: str, step: str = "negate_one") -> dict[str, Any]:
     tensorrt = importlib.import_module("cn2.runtime.probe_tensorrt")
     try:
-        version = tensorrt.negate_one(runtime)
-    except BackendUnavailableError as error:
+        version = getattr(tensorrt, step)(runtime)
+    except (BackendUnavailableError, PluginError) as error:
         reason, _, fix = str(error).rpartition("; ")
         return _no(reason, fix)
     except InferenceError as error:

@@ -1,18 +1,29 @@
 """Try TensorRT as `cn2 doctor` does: build the smallest engine there is, and run it.
 
-A runtime without a builder (the lean one) is asked only whether it starts.
+A runtime without a builder (the lean one) is asked only whether it starts. libcn2 runs detectors
+alone: it opens that engine, for which it has to load TensorRT, and refuses its tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .backends.cuda_runtime import Cuda
+from .backends.native import NativeBackend
+from .backends.onnx_header import read_metadata
 from .backends.tensorrt_library import TensorRT, open_tensorrt
 from .backends.tensorrt_slots import Tensor
-from .errors import InferenceError
+from .engine_file import EngineFile, EngineProfile, EngineRuntime, sidecar_path
+from .errors import InferenceError, ModelFormatError
+from .manifest import manifest_from_metadata
+from .probe import PROBE_MODEL
+
+OPENED = "expected the inputs"  # what libcn2 says of an engine that is open, and no detector
 
 
 def negate_one(runtime: str) -> str:
@@ -38,6 +49,47 @@ def negate_one(runtime: str) -> str:
             reason = library.take_error() if answer is None else f"-(1) was {answer}"
             raise InferenceError(f"{runtime} {library.version} does not run an engine ({reason})")
     return library.version
+
+
+def open_with_libcn2(runtime: EngineRuntime) -> str:
+    """Let libcn2 open an engine that the bindings build; without a builder it is not tried.
+
+    Returns:
+        TensorRT's version.
+    Raises:
+        BackendUnavailableError: libcn2, its TensorRT, a driver or a GPU are missing.
+        InferenceError: the bindings build none, or libcn2 does not open it.
+        PluginError: libcn2 is of another version, or cannot be loaded.
+    """
+    library = open_tensorrt(runtime)
+    if hasattr(library.module, "Builder"):
+        check_opened(runtime, library.version, bytes(build_negation(library)))
+    return library.version
+
+
+def check_opened(runtime: EngineRuntime, version: str, plan: bytes) -> None:
+    """Raise unless libcn2 opens a plan, which is no detector's, with the TensorRT that built it."""
+    manifest = manifest_from_metadata(read_metadata(PROBE_MODEL), str(PROBE_MODEL))
+    about = EngineFile(
+        manifest=manifest,
+        sha256=hashlib.sha256(plan).hexdigest(),
+        runtime=runtime,
+        version=version,
+        targets=("this GPU",),
+        profiles=(EngineProfile(batch=(1, 1, 1), height=(1, 1, 1), width=(1, 1, 1)),),
+        precision=manifest.precision,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.engine"
+        path.write_bytes(plan)
+        sidecar_path(path).write_text(about.to_json(), encoding="utf-8")
+        try:
+            NativeBackend.open(path, device="cuda").close()
+        except ModelFormatError as error:
+            if OPENED in str(error):
+                return
+            raise InferenceError(str(error).removeprefix(f"{path}: ")) from error
+    raise InferenceError("libcn2 took an engine that is no detector's; run make native again")
 
 
 def build_negation(library: TensorRT, capability: str | None = None) -> Any:

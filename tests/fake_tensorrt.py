@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cn2.runtime.backends.tensorrt_library import OPERATORS
 from cn2.runtime.engine_file import EngineFile, EngineProfile, sidecar_path
 from cn2.runtime.errors import ModelFormatError
 from cn2.runtime.manifest import Manifest
@@ -84,21 +85,28 @@ class FakeTensorRT:
         self.cuda = cuda
         self.contexts = 0
         self.libraries: list[str] = []
-        self.namespaces = [""]  # of the plugins that it knows
+        self.plugins = [("PyramidRoIAlign", "1", "somebody's")]  # that it knows
+        self.brings = [(name, "1", "cn2") for name in OPERATORS]  # what a library adds to them
         self.loads_libraries = True
         self.refuses = ""  # a method of a context that returns False
         self.logger: Any = None
         self.runtime: Any = None  # the last one
 
     def get_plugin_registry(self) -> Any:
-        known = [SimpleNamespace(plugin_namespace=name) for name in self.namespaces]
-        return SimpleNamespace(load_library=self._load_library, all_creators=known)
+        return self
 
-    def _load_library(self, path: str) -> Any:
+    @property
+    def all_creators(self) -> list[Any]:
+        keys = ("name", "plugin_version", "plugin_namespace")
+        return [SimpleNamespace(**dict(zip(keys, one, strict=True))) for one in self.plugins]
+
+    def load_library(self, path: str) -> Any:
         self.libraries.append(path)
         if not self.loads_libraries:
             self.logger.log(Severity.ERROR, "not a plugin\nlibrary")
-        return object() if self.loads_libraries else None
+            return None
+        self.plugins += self.brings
+        return object()
 
     def Runtime(self, logger: Any) -> Any:
         assert logger.is_ready

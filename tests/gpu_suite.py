@@ -12,7 +12,8 @@ import pytest
 from benchmark_scripts import imported
 
 NAMES = (
-    *("gpu", "gpu_steps", "gpu_step", "gpu_job", "gpu_measure", "gpu_verdicts", "gpu_capture"),
+    *("gpu", "gpu_plan", "gpu_steps", "gpu_step", "gpu_job", "gpu_measure", "gpu_verdicts"),
+    *("gpu_capture",),
     *("gpu_export", "gpu_torch", "gpu_onnxruntime", "gpu_libcn2", "gpu_tensorrt", "gpu_kernels"),
 )
 

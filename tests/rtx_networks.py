@@ -6,7 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cn2.export.rtx_library import load_plugins, open_rtx
+from cn2.export.rtx_library import open_rtx
+from cn2.runtime.backends.tensorrt_library import open_tensorrt
 from cn2.runtime.errors import BackendUnavailableError
 from native_libraries import built_library, missing
 
@@ -20,7 +21,7 @@ def rtx_with_plugins() -> ModuleType:
         module = open_rtx()
     except BackendUnavailableError as error:
         missing(str(error))
-    load_plugins(module)
+    open_tensorrt("tensorrt-rtx").load_plugins()
     return module
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,12 @@ def train(
             run.weigh_classes(train_data)
         run.begin()
         try:
-            with run.reporter.running(run.state.step), _stop_signals() as stop:
-                metrics = _loop(run, train_data, val_data, stop)
+            with (
+                run.reporter.running(run.state.step),
+                _stop_signals() as stop,
+                closing(_batches_for(run, train_data)) as batches,
+            ):
+                metrics = _loop(run, len(train_data.pictures), batches, val_data, stop)
             if metrics is None:  # nothing was left to do
                 metrics, _ = validate(run.kept, val_data, config, ranks)
             return metrics
@@ -84,15 +88,24 @@ def train(
             run.end()
 
 
+def _batches_for(run: Run, data: CocoDataset) -> Generator[Batch, None, None]:
+    """This process's batches from the state's step on; to be closed, or its workers stay."""
+    ranks = run.ranks
+    return train_batches(data, run.config, run.state.step, rank=ranks.rank, world=ranks.world)
+
+
 def _loop(
-    run: Run, train_data: CocoDataset, val_data: CocoDataset, stop: list[int]
+    run: Run,
+    pictures: int,
+    batches: Iterator[Batch],
+    val_data: CocoDataset,
+    stop: list[int],
 ) -> dict[str, Any] | None:
     """All steps from the state's step on; the last scoring's metrics, None without a step."""
     settings, state, ranks = run.config.train, run.state, run.ranks
     meter = StepMeter()
     metrics: dict[str, Any] | None = None
     run.model.train()
-    batches = train_batches(train_data, run.config, state.step, rank=ranks.rank, world=ranks.world)
     for parts in _grouped(batches, settings.accumulate):
         meter.data_arrived()
         result = run.stepper.step(parts, learning_rate(state.step, settings))
@@ -107,7 +120,7 @@ def _loop(
             run.report(meter)
         run.reporter.advance(state.step)
         if breaks:
-            _watch_for_broken_pictures(run, broken, len(train_data.pictures))
+            _watch_for_broken_pictures(run, broken, pictures)
         if last or (settings.eval_every and state.step % settings.eval_every == 0):
             metrics, at_an_end = run.score(val_data)
             run.left.evaluated()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,12 @@ def _is_border(trt: Any, network: Network, layer: Any) -> bool:
         layer.type in (kinds.CONVOLUTION, kinds.DECONVOLUTION, kinds.MATRIX_MULTIPLY, kinds.SHAPE)
         or network.plugins.get(layer.name) in features
     )
+
+
+def work_text(sums: Mapping[str, int]) -> str:
+    """The share of each precision in multiply-adds, as "99.5% in fp16, 0.5% in fp32"."""
+    total = max(1, sum(sums.values()))
+    return ", ".join(f"{count / total:.1%} in {name}" for name, count in sorted(sums.items()))
 
 
 def require_precision(audit: Audit, precision: str, source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -184,6 +184,8 @@ def _print_summary(out: Path, built: Built, line: str, *, is_exact: bool) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    from .inspector import built_text
+
     about = built.about
     table = Table(box=None, pad_edge=False, show_header=False)
     size = f"{out.stat().st_size / 1e6:.1f} MB"
@@ -198,7 +200,9 @@ def _print_summary(out: Path, built: Built, line: str, *, is_exact: bool) -> Non
         ("width", profile.width),
     ):
         table.add_row(name, f"{values[0]} to {values[2]}, fastest at {values[1]}")
-    table.add_row("precision", _precision_text(about.precision, about.build["audit"]))
+    audit = about.build["audit"]
+    table.add_row("precision", _precision_text(about.precision, audit["multiply_adds"]))
+    table.add_row("as built", built_text(audit["engine"]))
     table.add_row("sha256", about.sha256)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(table)
@@ -206,9 +210,9 @@ def _print_summary(out: Path, built: Built, line: str, *, is_exact: bool) -> Non
     console.print(f"\nNVIDIA's own tool builds the same{note}:\n{line}")
 
 
-def _precision_text(precision: str, audit: dict[str, Any]) -> str:
-    sums = audit["multiply_adds"]
-    total = max(1, sum(sums.values()))
+def _precision_text(precision: str, sums: dict[str, int]) -> str:
+    from .audit import work_text
+
+    total = sum(sums.values())
     work = f"{total / 1e9:.2f} G" if total >= 1e9 else f"{total / 1e6:.2f} M"
-    shares = ", ".join(f"{count / total:.1%} in {name}" for name, count in sorted(sums.items()))
-    return f"{precision}: of {work} multiply-adds {shares}"
+    return f"{precision}: of {work} multiply-adds {work_text(sums)}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from cn2.runtime.errors import BackendUnavailableError, BuildError
 
-from .audit import FP16_SHARE, Audit
+from .audit import FP16_SHARE, Audit, work_text
 from .gpu import current_gpu
 from .library import Library
 from .options import BuildOptions, capability
@@ -26,7 +26,7 @@ def audit_engine(
     Args:
         audit: the network's, which says how much each layer does.
     Returns:
-        {"multiply_adds": {"fp16": …, "unknown": …}} or {"skipped": reason}.
+        {"multiply_adds": {"fp16": …, "unknown": …}, "known_share": …} or {"skipped": reason}.
     Raises:
         BuildError: this GPU is a target, and the library does not open its own engine.
     """
@@ -38,7 +38,7 @@ def audit_engine(
         return {"skipped": f"{gpu.name} is {gpu.target}, none of {', '.join(options.targets)}"}
     if options.runtime == "tensorrt-rtx" and capability(gpu.target) < 86 and not options.targets:
         return {"skipped": f"{gpu.name} is {gpu.target}, the engine is for sm_86 and newer"}
-    return {"multiply_adds": built_multiply_adds(_inspect(library, plan), audit)}
+    return describe_built(built_multiply_adds(_inspect(library, plan), audit))
 
 
 def _inspect(library: Library, plan: bytes) -> dict[str, Any]:
@@ -82,8 +82,31 @@ def _precision(layer: dict[str, Any]) -> str:
     return found.pop() if len(found) == 1 else "unknown"
 
 
+def describe_built(sums: dict[str, int]) -> dict[str, Any]:
+    """The audit of a built engine as the JSON has it."""
+    known = sum(count for name, count in sums.items() if name != "unknown")
+    return {"multiply_adds": sums, "known_share": round(known / max(1, sum(sums.values())), 4)}
+
+
+def built_text(found: dict[str, Any]) -> str:
+    """What is known of a built engine's types, in a line; also that too little is known."""
+    if "skipped" in found:
+        return f"not looked into: {found['skipped']}"
+    text = work_text(found["multiply_adds"])
+    if found["known_share"] >= FP16_SHARE:
+        return text
+    return (
+        f"{text}, as TensorRT's inspector does not name their layers; for these the types of the "
+        f"network that it was built from count"
+    )
+
+
 def require_built_precision(found: dict[str, Any], precision: str, source: str) -> None:
-    """Raise BuildError where an fp16 engine's layers are known to compute in something else."""
+    """Raise BuildError where an fp16 engine's layers are known to compute in something else.
+
+    What is unknown is told and not refused: the network is strongly typed and was audited, while
+    the inspector's words differ between versions of TensorRT.
+    """
     sums = found.get("multiply_adds", {})
     known = {name: count for name, count in sums.items() if name != "unknown"}
     others = sum(count for name, count in known.items() if name != "fp16")

@@ -13,7 +13,7 @@ from cn2.runtime.backends.tensorrt_library import MODULES, TensorRT, open_tensor
 from cn2.runtime.engine_file import EngineRuntime
 from cn2.runtime.errors import BackendUnavailableError, PluginError
 
-from ..rtx_library import load_plugins, open_rtx
+from ..rtx_library import open_rtx
 
 MAJORS: dict[EngineRuntime, tuple[str, ...]] = {"tensorrt": ("10", "11"), "tensorrt-rtx": ("1",)}
 PLUGIN_LIBRARY = "libcn2_trt_plugins.so"
@@ -79,7 +79,7 @@ def open_library(runtime: EngineRuntime) -> Library:
         open_rtx()
     opened = open_tensorrt(runtime)
     check_version(runtime, opened.version)
-    load_plugins(opened.module)
+    opened.load_plugins()
     return Library(runtime=runtime, opened=opened, plugins=plugins)
 
 

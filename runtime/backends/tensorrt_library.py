@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,10 @@ from .ort_operators import BROKEN_FIX, GET_IT
 logger = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # of each runtime
-PLUGINS, NAMESPACE = "cn2_trt_plugins", "cn2"
+PLUGINS = "cn2_trt_plugins"
+OPERATORS = ("PyramidRoIAlign", "ProposalNMS", "DetectionNMS")  # of ours, as plugins
+OPERATOR_VERSION, NAMESPACE = "1", "cn2"
+_loading = threading.Lock()
 
 
 class TensorRT:
@@ -45,25 +49,25 @@ class TensorRT:
         return str(line) or "it gave no reason"
 
     def load_plugins(self) -> bool:
-        """Make our plugins known to TensorRT, once; whether they are here.
+        """Make our plugins known to TensorRT, once for the process; whether they are here.
 
         Raises:
-            PluginError: the library is here, and TensorRT does not load it.
+            PluginError: the library is here, and TensorRT does not load it, or it lacks a plugin.
         """
         path = library_path(PLUGINS)
         if path is None:
             return False
-        if not self._knows_plugins() and _load_once(self, str(path)) is None:
-            raise PluginError(
-                f"{path}: {self.runtime} {self.version} cannot load it ({self.take_error()}); "
-                f"{BROKEN_FIX}"
-            )
+        registry = self.module.get_plugin_registry()
+        with _loading:
+            if _unknown(registry) and registry.load_library(str(path)) is None:
+                raise PluginError(
+                    f"{path}: {self.runtime} {self.version} cannot load it ({self.take_error()}); "
+                    f"{BROKEN_FIX}"
+                )
+            unknown = _unknown(registry)
+        if unknown:
+            raise PluginError(f"{path}: expected plugins {', '.join(unknown)}; {BROKEN_FIX}")
         return True
-
-    def _knows_plugins(self) -> bool:
-        """Whether somebody has loaded them, `cn2 build` in the same process."""
-        creators = self.module.get_plugin_registry().all_creators
-        return any(one.plugin_namespace == NAMESPACE for one in creators)
 
     @staticmethod
     def missing_plugins() -> str:
@@ -77,9 +81,10 @@ def open_tensorrt(runtime: str) -> TensorRT:
     return TensorRT(runtime)
 
 
-@cache
-def _load_once(library: TensorRT, path: str) -> Any:
-    return library.module.get_plugin_registry().load_library(path)
+def _unknown(registry: Any) -> list[str]:
+    """Those of our operators that a registry does not have, in the version of this package."""
+    known = {(c.name, c.plugin_version, c.plugin_namespace) for c in registry.all_creators}
+    return [name for name in OPERATORS if (name, OPERATOR_VERSION, NAMESPACE) not in known]
 
 
 def _make_log(module: Any) -> Any:

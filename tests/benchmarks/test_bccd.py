@@ -28,7 +28,8 @@ def scripts() -> Iterator[Any]:
 def test_the_recipe_is_what_the_command_line_sets(scripts: Any) -> None:
     settings = [*scripts.bccd.SETTINGS, "train.seed=2"]
     assert choose_config("nano", settings, None, None) == scripts.bccd.recipe(2)
-    words = scripts.bccd.training_command(scripts.bccd.Bccd(Path("d")), Path("o"), 2)
+    data = scripts.bccd.Bccd(Path("d"))
+    words = scripts.bccd.training_command(data, Path("o"), scripts.bccd.seeded(2))
     given = [words[k + 1] for k, word in enumerate(words) if word == "--set"]
     assert given == settings
 
@@ -93,12 +94,13 @@ def test_finished_runs_are_told_from_others(scripts: Any, tmp_path: Path) -> Non
     end = {"kind": "validation", "step": 600}
     write_run(scripts, tmp_path / "done", 1, end)
     write_run(scripts, tmp_path / "begun", 1, end | {"step": 400})
-    assert scripts.bccd.is_finished(tmp_path / "done", 1)
-    assert not scripts.bccd.is_finished(tmp_path / "none", 1)
+    recipes = [scripts.bccd.recipe(seed) for seed in range(3)]
+    assert scripts.bccd.is_finished(tmp_path / "done", recipes[1])
+    assert not scripts.bccd.is_finished(tmp_path / "none", recipes[1])
     with pytest.raises(scripts.bccd.RunError, match="not at its end"):
-        scripts.bccd.is_finished(tmp_path / "begun", 1)
+        scripts.bccd.is_finished(tmp_path / "begun", recipes[1])
     with pytest.raises(scripts.bccd.RunError, match="other settings"):
-        scripts.bccd.is_finished(tmp_path / "done", 2)
+        scripts.bccd.is_finished(tmp_path / "done", recipes[2])
 
 
 def test_time_and_choice_from_a_log(scripts: Any) -> None:

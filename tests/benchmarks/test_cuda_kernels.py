@@ -47,6 +47,9 @@ def test_dry_run_checks_every_kernel_and_lists_what_it_skips(
     document = run_dry(built, tmp_path)
     kernels = {row["kernel"] for row in document["rows"]}
     assert kernels == {"PyramidRoIAlign", "ProposalNMS", "DetectionNMS", "DeformConv", "preprocess"}
+    shapes = {(row["kernel"], row["shape"]) for row in document["rows"]}
+    assert ("ProposalNMS", "tiny, classes: 60 boxes of 4 classes to 20") in shapes
+    assert ("DetectionNMS", "tiny, classes: 20 x 4 to 10, boxes of each class") in shapes
     pictures = [row["shape"].split() for row in document["rows"] if row["kernel"] == "preprocess"]
     assert {words[1] for words in pictures} == {"RGB", "BGR", "RGBA", "NV12"}
     assert all(row["right"] for row in document["rows"])
@@ -70,7 +73,7 @@ def test_a_wrong_kernel_is_found(
         return found
 
     monkeypatch.setattr(inputs, "suppress_proposals", wrong)
-    with pytest.raises(SystemExit, match="2 kernels: expected what the CPU gives"):
+    with pytest.raises(SystemExit, match="4 kernels: expected what the CPU gives"):
         run_dry(built, tmp_path)
     rows = json.loads((tmp_path / "dry.json").read_text())["rows"]
     assert {row["kernel"] for row in rows if not row["right"]} == {"ProposalNMS"}
@@ -90,12 +93,51 @@ def test_a_case_that_raises_costs_itself_alone(
     assert next(rows)["kernel"] == "PyramidRoIAlign"
     left = list(rows)
     assert [row for row in left if "failed" in row] == [
-        {"what": "ProposalNMS, tiny, batch 1", "failed": "an illegal address"}
+        {"what": f"ProposalNMS, {name}, batch 1", "failed": "an illegal address"}
+        for name in ("tiny", "tiny, classes")
     ]
     assert {"DetectionNMS", "DeformConv", "preprocess"} <= {row.get("kernel") for row in left}
-    with pytest.raises(SystemExit, match="2 kernels"):
+    with pytest.raises(SystemExit, match="4 kernels"):
         run_dry(built, tmp_path)
-    assert len(json.loads((tmp_path / "dry.json").read_text())["failures"]) == 2
+    assert len(json.loads((tmp_path / "dry.json").read_text())["failures"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("operator", "result", "kernel", "count"),
+    [
+        ("suppress_proposals", 2, "ProposalNMS", 1),  # classes, where there are any
+        ("suppress_detections", 3, "DetectionNMS", 2),
+        ("suppress_detections", 1, "DetectionNMS", 2),
+    ],
+)
+def test_a_kernel_with_wrong_classes_or_boxes_is_found(
+    built: dict[str, ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    operator: str,
+    result: int,
+    kernel: str,
+    count: int,
+) -> None:
+    inputs, kernels = built["cuda_inputs"], built["cuda_kernels"]
+    right = getattr(inputs, operator)
+
+    def wrong(library: Any, *arguments: Any) -> Any:
+        found = right(library, *arguments)
+        if isinstance(library, inputs.CudaKernels) and found[result] is not None:
+            found[result][0, 0] += 1
+        return found
+
+    monkeypatch.setattr(inputs, operator, wrong)
+    rows = list(kernels.check_all(kernels.parse(["--dry-run", "--batches", "1"])))
+    assert [row["kernel"] for row in rows if not row["right"]] == [kernel] * count
+
+
+def test_the_suppressions_of_every_kind_are_timed(scripts: dict[str, ModuleType]) -> None:
+    """On a GPU: together and within classes, boxes shared by the classes and of each."""
+    kernels = scripts["cuda_kernels"]
+    runs = {what for what, _, _ in kernels.find_runs(None, None, 1, kernels.parse([]))}
+    assert {"ProposalNMS, centernet-r50-fpn", "ProposalNMS, faster-rcnn-r50-fpn"} <= runs
+    assert {"DetectionNMS, r50-fpn-lvis", "DetectionNMS, faster-rcnn-r50-fpn"} <= runs
 
 
 def test_slow_kernels_are_timed_less_often(scripts: dict[str, ModuleType]) -> None:
@@ -118,17 +160,30 @@ def test_torchvisions_operators_do_the_same(
     pooled = opponents.roi_align(model, rois, features, False)()
     ours = inputs.pool(kernels, model, rois, features)
     np.testing.assert_allclose(pooled.numpy().reshape(ours.shape), ours, atol=1e-5)
-    boxes, scores = inputs.make_candidates(rng, model, 2)
-    proposals = inputs.suppress_proposals(kernels, model, boxes, scores)
-    for theirs, one in zip(
-        opponents.proposal_nms(model, boxes, scores)(), proposals.boxes, strict=True
-    ):
-        np.testing.assert_array_equal(theirs.numpy(), one[: len(theirs)])
+
+
+@pytest.mark.parametrize("name", ["TINY", "TINY_CLASSED"])
+def test_torchvisions_suppressions_do_the_same(
+    built: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    inputs, opponents = built["cuda_inputs"], built["cuda_opponents"]
+    monkeypatch.setattr(opponents, "on_gpu", lambda *arrays: [torch.from_numpy(a) for a in arrays])
+    rng, model = np.random.default_rng(0), getattr(built["cuda_kernels"], name)
+    kernels = inputs.Kernels(built["cuda_kernels"].BUILD / LIBRARIES[0])
+    candidates = inputs.make_candidates(rng, model, 2)
+    assert (candidates[2] is not None) == (model.groups > 0)
+    proposals = inputs.suppress_proposals(kernels, model, *candidates)
+    results = opponents.proposal_nms(model, *candidates)()
+    for (boxes, scores), one, own in zip(results, proposals.boxes, proposals.scores, strict=True):
+        assert len(boxes) == (own > 0).sum() > 0
+        np.testing.assert_array_equal(boxes.numpy(), one[: len(boxes)])
+        np.testing.assert_array_equal(scores.numpy(), own[: len(boxes)])
     boxes, scores = inputs.make_scores(rng, model, 2)
     found = inputs.suppress_detections(kernels, model, boxes, scores)
     results = opponents.detection_nms(model, boxes, scores)()
-    for picture, (_, best, classes) in enumerate(results):
+    for picture, (where, best, classes) in enumerate(results):
         assert len(best) == found.counts[picture] > 0
+        np.testing.assert_array_equal(where.numpy(), found.boxes[picture, : len(best)])
         np.testing.assert_array_equal(best.numpy(), found.scores[picture, : len(best)])
         np.testing.assert_array_equal(classes.numpy(), found.classes[picture, : len(best)])
 
@@ -145,6 +200,10 @@ def test_floors(scripts: dict[str, ModuleType]) -> None:
     half = cases["DeformConv", "tower, P3, fp16: 256 to 256"]
     assert half.floor_us("H100") == pytest.approx(half.gigaflops / 989 * 1e3)
     assert ("ProposalNMS", "r50-fpn: 3134 boxes to 256") in cases
+    classed = cases["ProposalNMS", "faster-rcnn-r50-fpn: 4663 boxes of 5 classes to 1000"]
+    assert classed.megabytes == pytest.approx((16 + 4 + 4) * (4663 + 1000) / 1e6)
+    own = cases["DetectionNMS", "faster-rcnn-r50-fpn: 1000 x 80 to 100, boxes of each class"]
+    assert own.megabytes == pytest.approx((4 * 1000 * 80 + 16 * 100 + 24 * 100) / 1e6)
 
 
 def test_cases_are_the_presets(scripts: dict[str, ModuleType]) -> None:
@@ -152,14 +211,25 @@ def test_cases_are_the_presets(scripts: dict[str, ModuleType]) -> None:
     from cn2.trainer.presets import PRESETS
 
     modules = scripts["cuda_cases"]
-    for model in (*modules.MODELS, modules.LVIS):
+    cases = dict.fromkeys((*modules.PROPOSING, *modules.DETECTING))
+    assert [*cases] == [*modules.MODELS, modules.ONE_STAGE, modules.FASTER, modules.LVIS]
+    for model in cases:
         config = PRESETS[model.name]().model
         first, second = config.first_stage, config.second_stage
         kept = first.test_filter
         assert (model.pre_nms, model.proposals) == (kept.pre_nms, kept.post_nms)
-        assert kept.nms_iou == 0.9
-        assert tuple(2**level for level in second.levels) == model.strides
+        assert kept.nms_iou == model.proposal_iou
+        assert tuple(2**level for level in config.neck.levels) == model.strides
         assert config.neck.channels == model.channels
+        limits = config.limits
+        assert model.detections == limits.detections
+        if second is None:  # its suppression is ProposalNMS, which gives the detections
+            assert model.groups == model.per_cell == model.classes == 80
+            continue
+        within_levels = getattr(first, "suppress_within_levels", False)
+        assert model.groups == (len(model.strides) if within_levels else 0)
+        assert model.per_cell == (len(first.anchors.height_per_width) if within_levels else 1)
+        assert model.own_boxes == second.per_class_boxes
         assert (second.canonical_size, second.sampling_ratio) == (
             model.canonical_size,
             model.sampling_ratio,

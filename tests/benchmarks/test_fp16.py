@@ -13,12 +13,14 @@ import pytest
 
 from benchmark_scripts import imported
 from cn2.runtime.evaluation import coco_metrics
+from cn2.trainer.commands import choose_config
+from cn2.trainer.config import config_to_dict
 from factories import coco_annotations
 
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    with imported("paired_bootstrap", "fp16_tables", "fp16") as modules:
+    with imported("paired_bootstrap", "fp16_tables", "fp16", "bccd") as modules:
         yield modules
 
 
@@ -100,7 +102,9 @@ def row(**values: Any) -> dict[str, Any]:
 def measured(drop: float, high: float) -> dict[str, Any]:
     score = {"fp32": 0.8, "fp16": 0.8 - drop, "drop": drop, "drop_interval_95": [-0.0004, high]}
     group_norm = {"value": 9.7, "sum_of_squares": 146284.5}
-    return row(AP={**score, "draws": 300}, AP50={"fp32": 0.96, "fp16": 0.96}, group_norm=group_norm)
+    fifty = {"fp32": 0.96, "fp16": 0.96}
+    ap = {**score, "draws": 300}
+    return row(checkpoint="bundled", AP=ap, AP50=fifty, group_norm=group_norm)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_the_tables_say_whether_the_goal_was_met(
     assert f"| held-out scenes | 300 | 0.8000 | {0.8 - drop:.4f} | {drop:+.4f} |" in table
     assert verdict in table
     shares = script.fp16_share_table(tmp_path).splitlines()
-    assert shares[2].startswith("| `nano` | trained, held-out scenes | 300 | 99.00% of 100 | – |")
+    assert shares[2].startswith("| `nano` | bundled, held-out scenes | 300 | 99.00% of 100 | – |")
     assert shares[3].startswith("| `r50-fpn` | random |")
     assert "146,284 (held-out scenes" in script.group_norm_text(tmp_path)
 
@@ -142,10 +146,74 @@ def test_the_exit_code_tells_whether_the_goal_was_met(
     assert json.loads(out.read_text())["rows"]["scenes"]["AP"]["drop"] == 0.0011
 
 
-def test_the_pages_command_is_the_results() -> None:
+def test_it_trains_as_the_committed_row_was_trained(scripts: dict[str, ModuleType]) -> None:
+    """bccd.py's recipe, shorter: the command's settings give the training that the row tells."""
+    script = scripts["fp16"]
+    settings = script.shorter_settings()
+    names = [one.partition("=")[0] for one in settings]
+    assert len(names) == len(set(names))
+    config = choose_config("nano", settings, None, None)
+    row = json.loads(script.RESULT.read_text())["rows"]["bccd"]
+    assert config_to_dict(config)["train"] == row["training"]
+
+
+@pytest.mark.parametrize(
+    ("words", "checkpoint", "trainings"),
+    [
+        (["--train", "run"], "trained by --train", 1),
+        (["--train", "there"], "trained by --train", 0),
+        (["--bccd", "mine.safetensors"], "given by --bccd", 0),
+    ],
+)
+def test_a_row_says_how_its_checkpoint_came(
+    scripts: dict[str, ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    checkpoint: str,
+    trainings: int,
+) -> None:
+    script, bccd = scripts["fp16"], scripts["bccd"]
+    trained: list[list[str]] = []
+    measured_files: list[Path] = []
+
+    def run(command: list[str], *, env: dict[str, str], check: bool) -> None:
+        assert (env["OMP_NUM_THREADS"], check) == ("2", True)
+        trained.append(command[3:])
+
+    def measure_ap(path: Path, *_: Any) -> dict[str, Any]:
+        measured_files.append(path)
+        return {}
+
+    monkeypatch.setattr(bccd.subprocess, "run", run)
+    monkeypatch.setattr(bccd, "is_finished", lambda folder, _: folder.name == "there")
+    monkeypatch.setattr(script, "read_annotations", lambda *_: None)
+    monkeypatch.setattr(script, "measure_ap", measure_ap)
+    monkeypatch.setenv("CN2_SHARED", "shared")
+    options = script.parse([words[0], str(tmp_path / words[1]), "--threads", "2"])
+    assert list(script.measured(options, tmp_path)) == [("bccd", {"checkpoint": checkpoint})]
+    given = words[0] == "--bccd"
+    assert measured_files == [tmp_path / words[1] / ("" if given else "best.safetensors")]
+    data = bccd.Bccd(Path("shared/data/bccd"))
+    command = bccd.training_command(data, tmp_path / "run", script.shorter_settings())
+    assert trained == [command] * trainings
+
+
+def test_a_checkpoint_is_given_or_trained(
+    scripts: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config_to_dict(scripts["bccd"].recipe(0))))
+    assert scripts["fp16"].main(["--train", str(tmp_path), "--json", str(tmp_path / "o")]) == 2
+    assert "was trained with other settings than the recipe's" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        scripts["fp16"].parse(["--bccd", "a", "--train", "b"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_the_pages_command_is_the_results(scripts: dict[str, ModuleType]) -> None:
     """As many scenes and draws as the file has."""
     root = Path(__file__).resolve().parents[2]
-    rows = json.loads((root / "benchmarks" / "results" / "fp16.json").read_text())["rows"]
+    rows = json.loads(scripts["fp16"].RESULT.read_text())["rows"]
     (draws,) = {row["AP"]["draws"] for row in rows.values()}
-    command = f"fp16.py --scenes {rows['scenes']['pictures']} --draws {draws} --bccd CHECKPOINT"
+    command = f"fp16.py --scenes {rows['scenes']['pictures']} --draws {draws} --train runs/fp16"
     assert command in (root / "docs" / "precision.md").read_text()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from factories import tiny_config
+from cn2.runtime.canvas import CanvasRule
+from cn2.runtime.preprocess import place_picture
+from cn2.trainer.build import build_detector
+from factories import picture, tiny_config
 from fake_backend import make_manifest
 from gpu_suite import scripts
+from native_libraries import missing
 
 __all__ = ["scripts"]
+EMULATED = Path(__file__).resolve().parents[2] / "build/native/libcn2_kernels_cuda_emulated.so"
 
 
 class Hazardous(torch.nn.Module):
@@ -51,7 +58,6 @@ def test_what_a_cuda_graph_cannot_hold_is_found(
 
 def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
     from cn2.export.precision import lower
-    from cn2.trainer.build import build_detector
     from factories import tiny_one_stage_config
 
     for config in (tiny_config(), tiny_one_stage_config()):
@@ -72,9 +78,6 @@ def test_a_graph_waits_for_its_inputs(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written on torch's own stream, when it is captured as when they are only replaced."""
-    from cn2.runtime.preprocess import place_picture
-    from cn2.trainer.build import build_detector
-
     stream, manifest = FakeStream(), make_manifest()
 
     class Runner(scripts["gpu_torch"].GraphRunner):  # type: ignore[name-defined, misc]
@@ -83,7 +86,8 @@ def test_a_graph_waits_for_its_inputs(
             return None, []
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "torch's own")
-    runner = Runner(build_detector(tiny_config()), manifest, "fp32", "cpu")
+    exported = SimpleNamespace(manifest=manifest, pictures=None)
+    runner = Runner(build_detector(tiny_config()), exported, "fp32", "cpu", None)
     bright, dark = (
         place_picture(np.full((64, 96, 3), value, np.uint8), manifest.canvas) for value in (200, 0)
     )
@@ -94,3 +98,33 @@ def test_a_graph_waits_for_its_inputs(
     assert runner.inputs[0] is held
     assert int(held.max()) == 200
     assert stream.waited_for == ["torch's own"] * 2
+
+
+def test_a_detector_begins_with_pictures_where_our_kernels_are(
+    scripts: dict[str, ModuleType],
+) -> None:
+    """The kernels emulated, whose device is the CPU: it finds what it finds from canvases."""
+    if not EMULATED.is_file():
+        missing(f"{EMULATED.name}: not built; make native")
+    gpu_torch, job = scripts["gpu_torch"], scripts["gpu_job"]
+    rule = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="linear")
+    manifest = replace(make_manifest(), canvas=rule)
+    pixels = [np.asarray(picture(*size, seed=7)) for size in ((48, 70), (100, 150))]
+    placed = [place_picture(one, rule) for one in pixels]
+    assert placed[0].canvas.shape == placed[1].canvas.shape
+    known = scripts["gpu_measure"].Pictures(placed, pixels)
+    exported = SimpleNamespace(manifest=manifest, pictures=known)
+    torch.manual_seed(0)
+    model = build_detector(tiny_config())
+    answers, starts = [], []
+    for kernels in (None, gpu_torch.Launchers(EMULATED)):
+        runner = gpu_torch.TorchRunner(model, exported, "fp32", "cpu", kernels)
+        runner.load(placed[::-1], 0.0)
+        answers.append(runner.run())
+        starts.append(runner.starts_at)
+        shapes = [tuple(tensor.shape) for tensor in runner.inputs]
+    assert shapes == [(100, 150, 3), (48, 70, 3), ()]
+    assert starts == [job.HOST_CANVAS, job.PICTURE]
+    assert answers[0].num_detections.min() > 0
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, other)

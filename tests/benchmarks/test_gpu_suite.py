@@ -18,6 +18,7 @@ from cn2.trainer import presets
 from command_line import write_grey
 from factories import tiny_config
 from fake_backend import make_manifest
+from fake_tensorrt import write_engine
 from gpu_suite import make_job, scripts
 from tiny_onnx import write_tiny_onnx
 
@@ -95,6 +96,7 @@ def test_steps_measure_and_check(
     ]
     for row in measured:
         assert (row["runs"], row["weights"], row["canvas"]) == (6, "random", "64x96")
+        assert row["starts_at"] == "canvas on the host"
         assert row["ms"]["p99"] >= row["ms"]["median"] > 0
         assert row["images_per_s"] > 0
     checks = [row["check"] for row in measured if row["batch"] == 1]
@@ -109,7 +111,8 @@ def test_steps_measure_and_check(
     verdicts = scripts["gpu_verdicts"].find_verdicts(measured, [])
     kinds = [row["verdict"] for row in verdicts]
     assert kinds == [
-        *["not measured (from the canvas alone)"] * 2,
+        "not measured (none begins with the picture on the device)",
+        "not measured (none begins with the picture on the device)",
         *["not measured"] * 4,  # batch 16, kernels
         *["not measured (random weights)"] * 2,
     ]
@@ -146,8 +149,43 @@ def test_dry_steps_do_all_but_run(
         for row in rows:
             scripts["gpu"].keep(row, document)
     assert all(row["ms"] is None and row["runs"] == 0 for row in document["rows"])
+    starts = {(row["implementation"].split(",")[0], row["starts_at"]) for row in document["rows"]}
+    assert starts == {  # as on a GPU
+        ("torch eager", "picture on the device"),
+        ("torch", "picture on the device"),
+        ("ONNX Runtime", "canvas on the device"),
+    }
     verdicts = scripts["gpu_verdicts"].find_verdicts(document["rows"], [])
     assert {row["verdict"] for row in verdicts} == {"not measured"}
+
+
+@pytest.mark.usefixtures("_tiny_preset")
+def test_rows_of_an_engine_say_where_they_begin_and_what_built_it(
+    scripts: dict[str, ModuleType],
+    pictures: Path,
+    exported: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    """libcn2, which the targets are about, before the bindings; of the step's runtime alone."""
+    built: list[str] = []
+
+    def build(job: Any, file: Any, runtime: str, path: Path) -> None:
+        built.append(runtime)
+        write_engine(path, file.manifest, version="1.2.3")
+
+    monkeypatch.setattr(scripts["gpu_tensorrt"], "build", build)
+    words = ["--images", str(pictures), "--dry-run"]
+    file, *rows = do_step(scripts, capsys, "tensorrt-rtx", exported, *words)
+    assert (built, file["form"]) == (["tensorrt-rtx"], "fp16.tensorrt-rtx.engine")
+    ways = [(row["implementation"], row["batch"], row["starts_at"]) for row in rows]
+    assert ways == [
+        ("libcn2, tensorrt-rtx", 1, "picture on the device"),
+        ("libcn2, tensorrt-rtx", 2, "picture on the device"),
+        ("tensorrt-rtx, Python bindings", 1, "canvas on the device"),
+        ("tensorrt-rtx, Python bindings", 2, "canvas on the device"),
+    ]
+    assert {(row["version"], *row["targets"]) for row in rows} == {("1.2.3", "sm_75", "sm_86")}
 
 
 def test_a_file_that_was_not_exported_is_a_skip(
@@ -166,7 +204,7 @@ def test_without_a_gpu_everything_is_skipped_with_the_reason(
     scripts["gpu"].main(["--out", str(tmp_path / "gpu.json")])
     document = json.loads((tmp_path / "gpu.json").read_text())
     assert (document["rows"], document["kernels"], document["dry_run"]) == ([], [], False)
-    assert len(document["skipped"]) == 30
+    assert len(document["skipped"]) == 34
     assert {skip["reason"] for skip in document["skipped"]} == {"no driver; install one"}
     assert {row["verdict"] for row in document["verdicts"]} == {"not measured"}
     assert len(document["verdicts"]) == 8
@@ -259,8 +297,8 @@ def test_without_the_shared_folder_all_bundled_pictures_are_used(
     assert len({one.tobytes() for one in found.pixels}) == 8
 
 
-def test_the_result_in_the_repository_is_whole() -> None:
-    """Measured or skipped: every preset is there with a reason, and no verdict without a value."""
+def test_the_result_in_the_repository_is_whole(scripts: dict[str, ModuleType]) -> None:
+    """Measured or skipped: every step is there with a reason, and no verdict without a value."""
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "gpu.json"
     document = json.loads(path.read_text())
     assert document["dry_run"] is False
@@ -269,6 +307,10 @@ def test_the_result_in_the_repository_is_whole() -> None:
     if document["gpu"] is None:
         assert document["rows"] == []
         assert all("driver" in skip["reason"] for skip in document["skipped"])
+        plan, job = scripts["gpu_plan"], make_job(scripts, path.parent)
+        stages = plan.make_plan(scripts["gpu"].PRESETS, list(plan.LIMITS_S), 2, job)
+        names = [one.name for stage in stages for one in stage.jobs]
+        assert sorted(skip["what"] for skip in document["skipped"]) == sorted(names)
 
 
 @pytest.mark.slow

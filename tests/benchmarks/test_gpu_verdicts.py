@@ -29,7 +29,7 @@ RIGHT = {"matched": 1.0}
 def detector_row(implementation: str, precision: str, batch: int, ms: float, **more: Any) -> Any:
     row = {"preset": "dla34-bifpn-p3", "implementation": implementation, "precision": precision}
     row |= {"batch": batch, "ms": {"median": ms}, "images_per_s": 1e3 * batch / ms}
-    return row | {"check": RIGHT, "starts_at": "picture"} | more
+    return row | {"check": RIGHT, "starts_at": "picture on the device"} | more
 
 
 def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True) -> Any:
@@ -40,9 +40,10 @@ def kernel_row(kernel: str, us: float, theirs: float | None, right: bool = True)
 
 def test_verdicts(scripts: dict[str, ModuleType]) -> None:
     rows = [
-        detector_row("torch eager", "fp32", 1, 30.0, starts_at="canvas"),
-        detector_row("torch eager", "fp16", 1, 25.0, starts_at="canvas"),
-        detector_row("graph", "fp16", 1, 0.7, starts_at="canvas"),  # resizes nothing
+        detector_row("torch eager", "fp32", 1, 30.0),
+        detector_row("torch eager", "fp16", 1, 25.0),
+        detector_row("torch eager", "fp16", 1, 2.0, starts_at="canvas on the device"),
+        detector_row("graph", "fp16", 1, 0.7, starts_at="canvas on the device"),  # resizes nothing
         detector_row("libcn2", "fp16", 1, 1.9, check={"matched": 0.995}),
         detector_row("libcn2", "fp32", 1, 0.1, check={"matched": 0.992}),  # not in fp16
         detector_row("engine", "fp16", 1, 0.8, check={"matched": 0.98}),  # fast, and wrong
@@ -72,7 +73,7 @@ def test_verdicts(scripts: dict[str, ModuleType]) -> None:
         ("reached", 1.0),
         ("not measured (random weights)", None),
     ]
-    by = "implementation libcn2, precision fp16, starts_at picture, batch 1"
+    by = "implementation libcn2, precision fp16, starts_at picture on the device, batch 1"
     assert found[0]["by"] == by
     none = scripts["gpu_verdicts"].find_verdicts([], [])
     assert {(row["verdict"], row["value"], row["by"]) for row in none} == {
@@ -84,7 +85,14 @@ def test_verdicts(scripts: dict[str, ModuleType]) -> None:
     ("changes", "verdict"),
     [
         ({}, "reached"),
-        ({"starts_at": "canvas"}, "not measured (from the canvas alone)"),
+        (
+            {"starts_at": "canvas on the device"},
+            "not measured (none begins with the picture on the device)",
+        ),
+        (
+            {"starts_at": "picture on the host"},
+            "not measured (none begins with the picture on the device)",
+        ),
         ({"check": {"matched": 0.5}}, "not reached (it finds less than 99%)"),
         ({"check": None}, "not measured (nothing says that it is right)"),
         ({"weights": "random"}, "not measured (nothing says that it is right)"),
@@ -93,11 +101,24 @@ def test_verdicts(scripts: dict[str, ModuleType]) -> None:
 def test_speed_alone_is_not_enough(
     scripts: dict[str, ModuleType], changes: dict[str, Any], verdict: str
 ) -> None:
-    rows = [detector_row("torch eager", "fp32", 1, 90.0, starts_at="canvas")]
+    rows = [detector_row("torch eager", "fp32", 1, 90.0)]
     rows += [detector_row("engine", "fp16", batch, 0.5, **changes) for batch in (1, 16)]
     found = scripts["gpu_verdicts"].find_verdicts(rows, [])[:3]
     assert {row["verdict"] for row in found} == {verdict}
     assert all((row["value"] is None) == verdict.startswith("not measured") for row in found)
+
+
+def test_a_speedup_is_over_what_begins_at_the_same_place(scripts: dict[str, ModuleType]) -> None:
+    speedup = scripts["gpu_verdicts"].speedup
+    ours = detector_row("libcn2", "fp16", 1, 1.0)
+    canvas = detector_row("torch eager", "fp32", 1, 50.0, starts_at="canvas on the device")
+    row = speedup([ours, canvas])
+    assert (row["verdict"], row["value"]) == (
+        "not measured (torch eager begins elsewhere)",
+        None,
+    )
+    assert speedup([ours, canvas, detector_row("torch eager", "fp32", 1, 9.0)])["value"] == 9.0
+    assert speedup([ours])["verdict"] == "not measured"
 
 
 def test_random_weights_are_judged_by_the_same_way_with_trained_ones(

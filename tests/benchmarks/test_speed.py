@@ -160,11 +160,15 @@ def test_tables_are_written_once_and_then_checked(
     engines.write_text(tables.format("engines"))
     kernels = tmp_path / "kernels.md"
     kernels.write_text(tables.format("native-build"))
+    framework = tmp_path / "framework.md"
+    names = ("paper-1", "paper-2", "paper-4", "paper-5", "paper-6", "paper-claims")
+    framework.write_text("".join(tables.format(name) for name in names))
     precision = tmp_path / "precision.md"
     names = ("fp16-ap", "fp16-shares", "group-norm")
     precision.write_text("".join(tables.format(name) for name in names))
     pages = {"--readme": readme, "--zoo": zoo, "--operators": operators, "--kernels": kernels}
-    pages |= {"--precision": precision, "--engines": engines, "--results": results}
+    pages |= {"--precision": precision, "--engines": engines, "--framework": framework}
+    pages |= {"--results": results}
     arguments = [str(part) for page in pages.items() for part in page]
     main = scripts["tables"].main
     assert main([*arguments, "--check"]) == 1
@@ -183,6 +187,7 @@ def test_tables_are_written_once_and_then_checked(
     assert main([*arguments, "--check"]) == 1
     assert "| detector | proposals |" in operators.read_text()
     assert "| detector | precision | canvas |" in engines.read_text()
+    assert "Nothing measured yet: `python benchmarks/paper_tables.py`." in framework.read_text()
 
 
 @pytest.mark.parametrize("text", ["no markers", "<!-- table:presets -->\n"])

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision.ops  # type: ignore[import-untyped]
 
 from benchmark_scripts import imported
 from cn2.export.precision import lower
+from cn2.runtime.preprocess import resize_into
 from cn2.trainer import ops
 from cn2.trainer.build import build_detector
 from factories import tiny_config, tiny_one_stage_config
@@ -61,6 +63,7 @@ def test_suppressions(kernels: Any) -> None:
     some, scores = boxes(2, 60), torch.rand(2, 60)
     scores[:, 50:] = 0
     labels = torch.randint(0, 3, (2, 60))
+    own = boxes(2, 60, 3)  # of each class
     per_class, threshold = torch.rand(2, 60, 3), torch.tensor(0.4)
     for ours, theirs in (
         (kernels.proposal_nms(some, scores, 20, 0.5), ops.proposal_nms(some, scores, 20, 0.5)),
@@ -72,10 +75,30 @@ def test_suppressions(kernels: Any) -> None:
             kernels.detection_nms(some, per_class, threshold, 15, 0.3),
             ops.detection_nms(some, per_class, threshold, 15, 0.3),
         ),
+        (
+            kernels.detection_nms(own, per_class, threshold, 15, 0.3),
+            ops.detection_nms(own, per_class, threshold, 15, 0.3),
+        ),
     ):
         for one, other in zip(ours, theirs, strict=True):
             assert one.dtype == other.dtype
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("interpolation", ["antialias", "linear"])
+def test_pictures_onto_canvases(kernels: Any, interpolation: Any) -> None:
+    """Of different sizes, rows any distance apart."""
+    torch.manual_seed(4)
+    pictures = [torch.randint(0, 256, (h, w, 3), dtype=torch.uint8) for h, w in ((40, 60), (9, 7))]
+    pictures[1] = pictures[1][:, :5]
+    resized = [(20, 30), (30, 17)]
+    canvases, sizes = kernels.preprocess(pictures, resized, interpolation, (32, 48))
+    assert sizes.tolist() == [[20, 30], [30, 17]]
+    assert sizes.dtype == torch.int32
+    for canvas, one, (height, width) in zip(canvases, pictures, resized, strict=True):
+        expected = np.zeros((32, 48, 3), np.uint8)
+        resize_into(expected[:height, :width], one.numpy().copy(), interpolation)
+        np.testing.assert_array_equal(canvas.numpy(), expected)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

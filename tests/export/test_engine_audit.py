@@ -16,7 +16,12 @@ from cn2.export.engine.audit import (
     multiply_adds,
     require_precision,
 )
-from cn2.export.engine.inspector import built_multiply_adds, require_built_precision
+from cn2.export.engine.inspector import (
+    built_multiply_adds,
+    built_text,
+    describe_built,
+    require_built_precision,
+)
 from cn2.export.engine.network import check_turing, inputs_of
 from cn2.runtime.errors import BuildError
 from engine_networks import (
@@ -221,3 +226,27 @@ def test_the_built_engine_is_counted() -> None:
 
 def test_layers_that_only_have_names_are_unknown() -> None:
     assert built_multiply_adds({"Layers": ["conv1", "conv2"]}, AUDIT) == {"unknown": 1000}
+
+
+@pytest.mark.parametrize(
+    ("sums", "known", "told"),
+    [
+        ({"fp16": 950, "fp32": 40, "unknown": 10}, 0.99, False),
+        ({"fp16": 950, "unknown": 50}, 0.95, False),  # still known to be enough
+        ({"fp16": 949, "unknown": 51}, 0.949, True),
+        ({"unknown": 1000}, 0.0, True),
+    ],
+)
+def test_what_the_inspector_does_not_name_is_told(
+    sums: dict[str, int], known: float, told: bool
+) -> None:
+    found = describe_built(sums)
+    assert found == {"multiply_adds": sums, "known_share": known}
+    text = built_text(found)
+    assert ("inspector does not name" in text) is told
+    assert all(f"{count / 1000:.1%} in {name}" in text for name, count in sums.items())
+    require_built_precision(found, "fp16", "m.onnx")  # nothing is known to be wrong
+
+
+def test_an_engine_that_was_not_looked_into() -> None:
+    assert built_text({"skipped": "no GPU"}) == "not looked into: no GPU"

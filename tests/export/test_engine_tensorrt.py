@@ -77,6 +77,35 @@ def test_an_engine_for_this_gpu(
     assert ran.out.splitlines()[-1].startswith("trtexec --onnx=")
 
 
+@pytest.mark.parametrize(
+    ("sums", "code", "said"),
+    [
+        ({"fp16": 96, "fp32": 4}, 0, "as built 96.0% in fp16, 4.0% in fp32"),
+        ({"fp16": 60, "unknown": 40}, 0, "40.0% in unknown, as TensorRT's inspector does not name"),
+        ({"fp16": 60, "fp32": 6, "unknown": 34}, 2, "TensorRT chose other types than the file's"),
+    ],
+)
+def test_what_the_built_engine_computes_in_is_told_or_refused(
+    tensorrt: Any,
+    tiny_fp16: Exported,
+    tmp_path: Path,
+    capfd: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    sums: dict[str, int],
+    code: int,
+    said: str,
+) -> None:
+    built = {"multiply_adds": sums, "known_share": 1 - sums.get("unknown", 0) / 100}
+    monkeypatch.setattr("cn2.export.engine.build.audit_engine", lambda *_: built)
+    path = tmp_path / "a.engine"
+    ran = cn2(capfd, "build", tiny_fp16.path, "-o", path, "--runtime", "tensorrt")
+    assert ran.code == code
+    assert said in " ".join(" ".join([ran.out, *ran.errors]).split())  # a terminal folds lines
+    assert path.exists() == (code == 0)
+    if code == 0:
+        assert read_engine(path).build["audit"]["engine"] == built
+
+
 def test_the_timing_cache_is_kept_and_used(
     tensorrt: Any, tiny_fused: Exported, tmp_path: Path, capfd: Capture
 ) -> None:

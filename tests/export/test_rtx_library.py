@@ -6,14 +6,12 @@ import ctypes
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 import pytest
 
-from cn2.export import rtx_library
-from cn2.export.rtx_library import load_plugins, open_rtx
-from cn2.plugins import trt_plugins_path
+from cn2.export.rtx_library import open_rtx
+from cn2.runtime.backends.tensorrt_library import open_tensorrt
 from cn2.runtime.errors import BackendUnavailableError, PluginError
 from native_libraries import built_library
 from rtx_networks import Parsed, logged, rtx_with_plugins
@@ -65,15 +63,16 @@ def test_what_a_plugin_refuses_is_one_line(
 
 def test_plugins_are_loaded_once(rtx: ModuleType) -> None:
     names = [creator.name for creator in rtx.get_plugin_registry().all_creators]
-    load_plugins(rtx)
+    open_tensorrt("tensorrt-rtx").load_plugins()
     assert [creator.name for creator in rtx.get_plugin_registry().all_creators] == names
 
 
 PARSE = """
 import sys
-from cn2.export.rtx_library import load_plugins, open_rtx
+from cn2.export.rtx_library import open_rtx
+from cn2.runtime.backends.tensorrt_library import open_tensorrt
 trt = open_rtx()
-load_plugins(trt)
+assert open_tensorrt("tensorrt-rtx").load_plugins()
 logger = trt.Logger(trt.Logger.ERROR)
 network = trt.Builder(logger).create_network(0)
 assert trt.OnnxParser(network, logger).parse_from_file(sys.argv[1])
@@ -96,27 +95,6 @@ def test_a_fresh_process(rtx: ModuleType, tmp_path: Path) -> None:
 @pytest.fixture
 def nothing_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
-
-
-def registry(*names: str, loads: Any = None) -> Any:
-    creators = [SimpleNamespace(name=n, plugin_version="1", plugin_namespace="cn2") for n in names]
-    known = SimpleNamespace(all_creators=creators, load_library=lambda _: loads)
-    return SimpleNamespace(__name__="tensorrt", get_plugin_registry=lambda: known)
-
-
-def test_without_the_plugin_library(nothing_built: None) -> None:
-    assert trt_plugins_path() is None
-    with pytest.raises(PluginError, match=r"libcn2_trt_plugins\.so: expected .*; run make native"):
-        load_plugins(registry())
-
-
-def test_libraries_that_do_not_fit(nothing_built: None, tmp_path: Path) -> None:
-    (tmp_path / "libcn2_trt_plugins.so").touch()
-    with pytest.raises(PluginError, match="tensorrt does not load it; run make native"):
-        load_plugins(registry())
-    with pytest.raises(PluginError, match="expected plugins ProposalNMS, DetectionNMS; run make"):
-        load_plugins(registry("PyramidRoIAlign", loads=object()))
-    load_plugins(registry(*rtx_library.OPERATORS))
 
 
 def test_without_tensorrt_rtx(monkeypatch: pytest.MonkeyPatch) -> None:

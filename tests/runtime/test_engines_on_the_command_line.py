@@ -205,7 +205,8 @@ def test_the_probe_of_a_libcn2_without_tensorrt(
     answer = probe.probe("native-engine", "cuda")
     assert answer["reason"] == "libcn2 was built without TensorRT's headers"
     (tmp_path / "libcn2_tensorrt11.so").touch()
-    assert probe.probe("native-engine", "cuda") == {"works": True, "version": "1.2"}
+    monkeypatch.setattr(probe_tensorrt, "open_with_libcn2", lambda runtime: "1.3")
+    assert probe.probe("native-engine", "cuda") == {"works": True, "version": "1.3"}
 
 
 def test_a_runtime_without_a_builder_is_started(trt: FakeTensorRT) -> None:

@@ -10,7 +10,7 @@ import pytest
 from cn2.plugins import trt_plugins_path
 from cn2.runtime.backends import cuda_runtime
 from cn2.runtime.backends.cuda_runtime import Cuda
-from cn2.runtime.backends.tensorrt_library import MODULES, open_tensorrt
+from cn2.runtime.backends.tensorrt_library import MODULES, OPERATORS, open_tensorrt
 from cn2.runtime.errors import BackendUnavailableError, Cn2Error
 from cn2.runtime.machine import has_cuda_driver
 from cn2.runtime.probe_tensorrt import build_negation
@@ -57,8 +57,11 @@ def test_plugins_are_loaded_once(library: Any) -> None:
     if not trt_plugins_path():
         missing("libcn2_trt_plugins: not built; make native where nvcc is")
     assert library.load_plugins()
-    assert library._knows_plugins()
+    names = [creator.name for creator in library.module.get_plugin_registry().all_creators]
+    assert {*OPERATORS} <= {*names}
     assert library.load_plugins()
+    again = [creator.name for creator in library.module.get_plugin_registry().all_creators]
+    assert again == names
 
 
 CALLS: list[tuple[str, tuple[Any, ...]]] = [

@@ -208,9 +208,37 @@ def test_plugins_that_somebody_has_loaded(
 ) -> None:
     monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
     (tmp_path / "libcn2_trt_plugins.so").touch()
-    trt.namespaces.append("cn2")
+    trt.plugins += trt.brings
     TensorRTBackend.open(model)
     assert trt.libraries == []
+
+
+@pytest.mark.parametrize(
+    ("brings", "missing"),
+    [
+        ([("PyramidRoIAlign", "1", "cn2"), ("DetectionNMS", "1", "cn2")], "ProposalNMS"),
+        ([], "PyramidRoIAlign, ProposalNMS, DetectionNMS"),
+        # of another version of ours, and somebody else's
+        (
+            [("ProposalNMS", "2", "cn2"), ("DetectionNMS", "1", "")],
+            "PyramidRoIAlign, ProposalNMS, DetectionNMS",
+        ),
+    ],
+)
+def test_a_library_that_lacks_plugins(
+    model: Path,
+    trt: FakeTensorRT,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    brings: list[tuple[str, str, str]],
+    missing: str,
+) -> None:
+    """An older one, say: told before the engine, whose error would say less."""
+    monkeypatch.setenv("CN2_LIBRARY_DIR", str(tmp_path))
+    (tmp_path / "libcn2_trt_plugins.so").touch()
+    trt.brings = brings
+    with pytest.raises(PluginError, match=rf"expected plugins {missing}; run make native again"):
+        TensorRTBackend.open(model)
 
 
 def test_plugins_that_do_not_load(

@@ -13,6 +13,8 @@ from cn2.trainer.build_first_stage import (
     build_first_stage_losses,
     build_proposal_stage,
 )
+from cn2.trainer.first_stage.retinanet import RetinaNetHead
+from cn2.trainer.first_stage.rpn import RPNHead
 from cn2.trainer.first_stage_config import (
     ATSSConfig,
     FirstStage,
@@ -335,3 +337,19 @@ def test_losses_are_finite_whatever_the_objects(
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "rpn"])
+def test_a_narrow_tower_passes_on_as_much_as_a_wide_one(kind: str) -> None:
+    """Without normalisation nothing else makes up for the narrower sums."""
+    strength = []
+    for channels in (256, 48):
+        torch.manual_seed(0)
+        head: RetinaNetHead | RPNHead = (
+            RetinaNetHead(channels, 1, 3, convs=4, merged=True, prior=0.01)
+            if kind == "retinanet"
+            else RPNHead(channels, 3, convs=4, prior=0.5)
+        )
+        with torch.no_grad():
+            strength.append(head.tower(torch.randn(2, channels, 12, 12)).square().mean().sqrt())
+    assert strength[1] == pytest.approx(strength[0], rel=0.5)

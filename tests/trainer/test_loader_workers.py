@@ -33,17 +33,23 @@ if __name__ == "__main__":
 """
 
 
+def running(text: str, folder: Path, *arguments: Path) -> subprocess.Popen[bytes]:
+    """A script in a process of its own, which may import what tests share."""
+    script = folder / "script.py"
+    script.write_text(text)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="lists processes and descriptors by /proc")
 def test_no_process_outlives_a_killed_training(tmp_path: Path) -> None:
     files = write_dataset(tmp_path, coco_annotations(SIZES, BOXES))
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        [sys.executable, str(script), *map(str, files)],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths},
-    ) as training:
+    with running(SCRIPT, tmp_path, *files) as training:
         assert training.stdout is not None
         assert training.stdout.readline() == b"ready\n"
         children = psutil.Process(training.pid).children(recursive=True)
@@ -53,6 +59,37 @@ def test_no_process_outlives_a_killed_training(tmp_path: Path) -> None:
     for process in alive:
         process.kill()
     assert alive == []
+
+
+STOPPED_SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from cn2.trainer.data.datasets import DataSource
+from cn2.trainer.train import RunFiles, train
+from factories import tiny_config, with_training
+
+if __name__ == "__main__":
+    source = DataSource(annotations=Path(sys.argv[1]), images=Path(sys.argv[2]))
+    config = with_training(tiny_config(), steps=10**6, workers=1, log_every=1)
+    train(config, RunFiles(train=(source,), val=source, out=Path(sys.argv[3])), device="cpu")
+"""
+
+
+def test_a_script_that_trains_ends_when_it_is_stopped(tmp_path: Path) -> None:
+    """Its traceback holds the loop's variables, and with them what has to be closed by hand."""
+    files, out = write_dataset(tmp_path, coco_annotations(SIZES, BOXES)), tmp_path / "run"
+    with running(STOPPED_SCRIPT, tmp_path, *files, out) as training:
+        while not (out / "log.jsonl").exists():
+            assert training.poll() is None
+            time.sleep(0.1)
+        training.send_signal(signal.SIGTERM)
+        try:
+            training.wait(timeout=60)
+        finally:
+            training.kill()
+    assert training.returncode == -signal.SIGINT  # as Python tells a KeyboardInterrupt
+    assert any((out / "states").iterdir())
 
 
 def test_a_batch_of_many_pictures_costs_one_descriptor(tmp_path: Path) -> None:

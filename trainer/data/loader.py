@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -40,10 +40,11 @@ class LoaderError(Cn2Error):
 
 def train_batches(
     data: CocoDataset, config: Config, first_step: int = 0, *, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches for the steps first_step .. train.steps - 1, `train.accumulate` for each step.
 
-    A picture that cannot be read is replaced by another one and listed in `Batch.broken`.
+    A picture that cannot be read is replaced by another one and listed in `Batch.broken`. Close it
+    where its end is not reached: until then its processes stay, and a script's end waits for them.
 
     Args:
         data: the pictures.
@@ -98,7 +99,7 @@ def _validation_parts(data: CocoDataset, config: Config, batch: int) -> list[Par
 
 def _batches(
     samples: Dataset[Any], parts: Iterable[Part], workers: int, prefetch: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     loader: DataLoader[Any] = DataLoader(
         samples,
         batch_size=None,  # a part is a batch already
@@ -118,7 +119,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _raise_errors(loader: Iterable[Batch | PictureError]) -> Iterator[Batch]:
+def _raise_errors(loader: Iterable[Batch | PictureError]) -> Generator[Batch, None, None]:
     try:
         for batch in loader:
             if isinstance(batch, PictureError):

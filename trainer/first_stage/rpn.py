@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import in_fp32, set_prior
 from ..structures import FirstStageOutput
-from .towers import conv_tower, initialise_head
+from .towers import conv_tower, initialise_head, plain_std
 
 
 class RPNHead(nn.Module):
@@ -21,7 +21,7 @@ class RPNHead(nn.Module):
         self.tower = conv_tower(channels, convs, 0)
         self.logits = nn.Conv2d(channels, anchors, 1)
         self.regression = nn.Conv2d(channels, anchors * 4, 1)
-        initialise_head(self)
+        initialise_head(self, std=plain_std(channels))
         set_prior(self.logits, prior)
 
     def forward(self, features: list[Tensor]) -> FirstStageOutput:

@@ -11,8 +11,10 @@
 #include "preprocess_cuda.h"
 #include "proposal_nms_cuda.h"
 #include "pyramid_roi_align_cuda.h"
+#include "read_pictures.h"
 
 using cn2::testing::DeviceArrays;
+using cn2::testing::read_pictures;
 
 namespace {
 
@@ -130,21 +132,6 @@ int32_t cn2_cuda_pyramid_roi_align_fp16(const float* rois, const cn2_kernels_lev
               {batch, roi_count, channels, output_size, sampling_ratio, canonical_size},
               cn2::FeatureType::kFloat16, pooled);
 }
-
-namespace {
-
-std::vector<cn2::CudaPicture> read_pictures(const cn2_cuda_picture* pictures, int64_t count) {
-  std::vector<cn2::CudaPicture> all;
-  for (int64_t i = 0; i < count; ++i) {
-    const cn2_cuda_picture& one = pictures[i];
-    all.push_back({one.data, one.chroma, one.pitch, one.chroma_pitch,
-                   static_cast<cn2::PixelFormat>(one.format), one.width, one.height,
-                   one.resized_width, one.resized_height});
-  }
-  return all;
-}
-
-}  // namespace
 
 int64_t cn2_cuda_preprocess_workspace_size(const cn2_cuda_picture* pictures, int64_t count,
                                            int32_t interpolation) {

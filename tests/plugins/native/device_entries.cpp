@@ -7,6 +7,9 @@
 #include "detection_nms_cuda.h"
 #include "proposal_nms_cuda.h"
 #include "pyramid_roi_align_cuda.h"
+#include "read_pictures.h"
+
+using cn2::testing::read_pictures;
 
 namespace {
 
@@ -19,7 +22,7 @@ cn2::ProposalNmsShape proposal_shape(const int64_t* sizes, float iou_threshold) 
 }
 
 cn2::DetectionNmsShape detection_shape(const int64_t* sizes, float iou_threshold) {
-  return {sizes[0], sizes[1], sizes[2], true, sizes[3], iou_threshold, 0.0f};
+  return {sizes[0], sizes[1], sizes[2], sizes[3] != 0, sizes[4], iou_threshold, 0.0f};
 }
 
 cn2::DeformConvShape deform_shape(const int64_t* sizes) {
@@ -97,4 +100,22 @@ int32_t cn2_cuda_launch_deform_conv(const void* x, const void* weight, const voi
 
 int64_t cn2_cuda_workspace_deform_conv(const int64_t* sizes) {
   return static_cast<int64_t>(cn2::deform_conv_workspace_size(deform_shape(sizes)));
+}
+
+int32_t cn2_cuda_launch_preprocess(const cn2_cuda_picture* pictures, int64_t count,
+                                   const int64_t* sizes, uint8_t* canvases, int32_t* image_sizes,
+                                   void* workspace, int64_t workspace_size, void* stream) {
+  const std::vector<cn2::CudaPicture> all = read_pictures(pictures, count);
+  const cn2::CanvasShape canvas{static_cast<int32_t>(sizes[1]), static_cast<int32_t>(sizes[2])};
+  return cn2::preprocess_cuda(all.data(), all.size(), static_cast<cn2::Interpolation>(sizes[0]),
+                              canvas, canvases, image_sizes, workspace,
+                              static_cast<size_t>(workspace_size),
+                              static_cast<cudaStream_t>(stream));
+}
+
+int64_t cn2_cuda_workspace_preprocess(const cn2_cuda_picture* pictures, int64_t count,
+                                      const int64_t* sizes) {
+  const std::vector<cn2::CudaPicture> all = read_pictures(pictures, count);
+  return static_cast<int64_t>(cn2::preprocess_workspace_size(
+      all.data(), all.size(), static_cast<cn2::Interpolation>(sizes[0])));
 }

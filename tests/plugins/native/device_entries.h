@@ -4,7 +4,7 @@
 #ifndef CN2_DEVICE_ENTRIES_H
 #define CN2_DEVICE_ENTRIES_H
 
-#include "cn2_kernels.h"
+#include "cuda_entries.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -28,7 +28,7 @@ CN2_KERNELS_API int32_t cn2_cuda_launch_proposal_nms(const float* boxes, const f
                                                      void* stream);
 CN2_KERNELS_API int64_t cn2_cuda_workspace_proposal_nms(const int64_t* sizes, float iou_threshold);
 
-/* batch, rows, classes, detections; boxes are shared by the classes. score_threshold is on the device. */
+/* batch, rows, classes, whether boxes are [batch, rows, 1, 4], detections. score_threshold is on the device. */
 CN2_KERNELS_API int32_t cn2_cuda_launch_detection_nms(
     const float* boxes, const float* scores, const float* score_threshold, const int64_t* sizes,
     float iou_threshold, int32_t* num_detections, float* found_boxes, float* found_scores,
@@ -42,6 +42,14 @@ CN2_KERNELS_API int32_t cn2_cuda_launch_deform_conv(const void* x, const void* w
                                                     int32_t half, void* y, void* workspace,
                                                     int64_t workspace_size, void* stream);
 CN2_KERNELS_API int64_t cn2_cuda_workspace_deform_conv(const int64_t* sizes);
+
+/* interpolation, canvas height, canvas width. `pictures` are the host's, their planes the device's. */
+CN2_KERNELS_API int32_t cn2_cuda_launch_preprocess(const cn2_cuda_picture* pictures, int64_t count,
+                                                   const int64_t* sizes, uint8_t* canvases,
+                                                   int32_t* image_sizes, void* workspace,
+                                                   int64_t workspace_size, void* stream);
+CN2_KERNELS_API int64_t cn2_cuda_workspace_preprocess(const cn2_cuda_picture* pictures,
+                                                      int64_t count, const int64_t* sizes);
 
 #ifdef __cplusplus
 }
