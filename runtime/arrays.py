@@ -17,7 +17,7 @@ DLPACK_HOST = (1, 3)  # device types: CPU, memory pinned by CUDA
 DLPACK_CUDA = (2, 13)  # CUDA, managed by CUDA
 DLPACK_UNSIGNED = 1  # type code
 SHARING_ERRORS = (BufferError, RuntimeError, TypeError)  # of a library that refuses
-LEGACY_STREAM = 1  # CUDA's default stream, in DLPack and in the interface; libcn2 copies on it
+LEGACY_STREAM = 1  # CUDA's default stream, in DLPack and in the interface; libcn2 waits for it
 
 
 class SharedArray(Protocol):
@@ -133,7 +133,7 @@ def _from_interface(interface: dict[str, Any], owner: object) -> DevicePicture:
 
 
 def _wait_for(stream: int | None) -> None:
-    """Wait for the stream that still writes the array, unless libcn2's copy comes after it."""
+    """Wait for the stream that still writes the array, unless libcn2 itself waits for it."""
     if stream not in (None, LEGACY_STREAM):
         try:
             driver = ctypes.CDLL("libcuda.so.1")
