@@ -46,7 +46,7 @@ class Spread(NamedTuple):
 def paper_table(results: Path, number: int) -> str:
     """One of the paper's tables: what was measured here beside what the authors published."""
     document = read(results / FILE)
-    lines = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2))]
+    lines: list[tuple[str, ...]] = [COLUMNS, ("---", "---", *["---:"] * (len(COLUMNS) - 2))]
     lines += [row_cells(row, document["runs"]) for row in TABLES[number]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -105,7 +105,9 @@ def spread(runs: Found, slow: Run, fast: Run, key: str = "total_ms") -> Spread:
 def claim_table(results: Path) -> str:
     """Every claim about speed, and whether it holds here."""
     document = read(results / FILE)
-    lines = [("the paper says", "authors, ms", "here: time, ratio (least – most)", "verdict")]
+    lines: list[tuple[str, ...]] = [
+        ("the paper says", "authors, ms", "here: time, ratio (least – most)", "verdict")
+    ]
     lines += [("---", "---", "---", "---")]
     lines += [claim_cells(claim, document["runs"]) for claim in claims()]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
