@@ -74,9 +74,9 @@ def row_cells(row: Row, runs: Found) -> tuple[str, ...]:
 
 
 def name_cell(run: Run) -> str:
-    """What to type for it; long settings are in docs/framework.md's list of ablations."""
-    short = [word.removeprefix("model.").replace("_stage", "") for word in run.overrides]
-    return " ".join([f"`{run.preset}`", *(f"`{word}`" for word in short[-1:])])
+    """The preset and the last of its settings; all are in docs/framework.md's list of ablations."""
+    more = ["…"] if len(run.overrides) > 1 else []
+    return " ".join([f"`{run.preset}`", *more, *(f"`{word}`" for word in run.overrides[-1:])])
 
 
 def proposal_cell(found: Found) -> str:
@@ -159,7 +159,9 @@ def footnote(document: Found) -> str:
         f"and {document['load_average_after']} after.",
         "Ratios are to `faster-rcnn-r50-fpn` in the same round, those of a claim to its own "
         "slower side. Weights are random, scaled so that features have unit variance, and no score "
-        "passes the last threshold: the last suppression has nothing to do in any detector.",
+        "passes the last threshold: the last suppression has nothing to do in any detector, "
+        "which spares one-stage detectors their only one; on the other side they sort the scores "
+        "of every class and cell, where implementations with a threshold sort those above it.",
     ]
     short = sum(run["proposals"] != run["proposals_asked"] for run in runs.values())
     sentences.append(
