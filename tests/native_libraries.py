@@ -41,7 +41,7 @@ def built_library(name: str) -> Path:
 
 
 def compile_c(source: Path, target: Path, *flags: str) -> Path:
-    """Compile a C file against cn2.h, warnings as errors; see `missing` where there is no compiler."""
+    """Compile a C file against cn2.h, warnings as errors; without a compiler see `missing`."""
     compiler = shutil.which("cc")
     if compiler is None:
         missing("no C compiler")
