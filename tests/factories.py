@@ -64,10 +64,12 @@ def tiny_one_stage_config() -> Config:
 
 
 def shrunk(config: Config) -> Config:
-    """A preset's own parts at 8 channels on `tiny_config`'s backbone, pictures and classes."""
+    """A preset's own parts at 8 channels, NMS and all, on `tiny_config`'s backbone and pictures."""
     tiny, model = tiny_config(), config.model
-    keep = ProposalFilter(pre_nms=40, post_nms=16)
-    first = {"test_filter": keep, "train_filter": replace(keep, post_nms=24)}
+    first: dict[str, Any] = {
+        "test_filter": replace(model.first_stage.test_filter, pre_nms=40, post_nms=16),
+        "train_filter": replace(model.first_stage.train_filter, pre_nms=40, post_nms=24),
+    }
     if hasattr(model.first_stage, "norm_groups"):
         first["norm_groups"] = 2
     neck = {"channels": 8, **({"norm_groups": 2} if hasattr(model.neck, "norm_groups") else {})}

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from cn2.export.precision import lower
 from cn2.runtime.canvas import CanvasRule
 from cn2.runtime.preprocess import place_picture
 from cn2.trainer.build import build_detector
-from factories import picture, tiny_config
+from cn2.trainer.presets import PRESETS
+from factories import picture, shrunk, tiny_config, tiny_one_stage_config
 from fake_backend import make_manifest
 from gpu_suite import scripts
 from native_libraries import missing
@@ -57,13 +59,14 @@ def test_what_a_cuda_graph_cannot_hold_is_found(
 
 
 def test_detectors_can_be_captured(scripts: dict[str, ModuleType]) -> None:
-    from cn2.export.precision import lower
-    from factories import tiny_one_stage_config
-
-    for config in (tiny_config(), tiny_one_stage_config()):
+    """Heat maps, anchors, distributions; proposals within levels, boxes of each class."""
+    framework = ("faster-rcnn-r50-fpn", "atss-r50-fpn", "gfl-r50-fpn")
+    configs = [shrunk(PRESETS[name]()) for name in framework]
+    for config in (tiny_config(), tiny_one_stage_config(), *configs):
         model = build_detector(config).eval()
         for one in (model, lower(model)):
-            assert scripts["gpu_capture"].find_hazards(one, config.input.divisor) == []
+            hazards = scripts["gpu_capture"].find_hazards(one, config.input.divisor)
+            assert hazards == [], config.preset
 
 
 class FakeStream:

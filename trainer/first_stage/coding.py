@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..boxes import decode_deltas, decode_ltrb
 
@@ -63,13 +63,17 @@ class DistanceDistributions:
         return decode_ltrb(_locations_of(regression, stride)[places], distances)
 
 
-class AnchorDeltas:
+class AnchorDeltas(nn.Module):
     """Deltas that move and scale anchors, which are centred on the location."""
+
+    sizes: Tensor  # (A, 2) the shapes, where the weights are: a CUDA graph copies none to the GPU
 
     def __init__(self, shapes: AnchorShapes, weights: tuple[float, float, float, float]) -> None:
         """Take the anchors' width and height in strides, and the weights of deltas."""
+        super().__init__()
         self.shapes = shapes
         self.weights = weights
+        self.register_buffer("sizes", torch.tensor(shapes), persistent=False)
 
     @property
     def per_cell(self) -> int:
@@ -81,7 +85,7 @@ class AnchorDeltas:
         count = self.per_cell
         deltas = gather_places(regression, places, count)
         centres = _locations_of(regression, stride)[places // count]
-        half = (regression.new_tensor(self.shapes) * (stride / 2))[places % count]
+        half = (self.sizes * (stride / 2))[places % count]
         return decode_deltas(torch.cat([centres - half, centres + half], -1), deltas, self.weights)
 
 
