@@ -46,7 +46,7 @@ def build_proposal_stage(config: FirstStage, levels: Levels, channels: int) -> P
         _build_coding(config),
         strides_of(levels),
         config.objectness_floor,
-        suppress_within_levels=isinstance(config, RPNConfig) and config.suppress_within_levels,
+        suppress_within_levels=config.suppress_within_levels,
     )
 
 

@@ -229,6 +229,8 @@ def stage_names(model: ModelConfig) -> tuple[str, str]:
     first = f"{name}, {model.first_stage.test_filter.post_nms} proposals"
     stages = len(second.ious)
     kind = f"cascade of {stages}" if stages > 1 else "one box head"
+    if second.per_class_boxes:
+        kind += ", boxes of each class"
     return first, kind if second.classifier == "softmax" else f"{kind}, {second.classifier}"
 
 

@@ -22,6 +22,11 @@ class ProposalFilter(Strict):
 class FirstStageConfig(Strict):
     """What the config of every first stage can say of the parts around it."""
 
+    @property
+    def suppress_within_levels(self) -> bool:
+        """Whether boxes of other levels do not suppress; a field where it can be chosen."""
+        return False
+
     def check(self, levels: tuple[int, ...], alone: bool) -> None:
         """Fail if this cannot stand on these pyramid levels, or alone, without a second stage.
 

@@ -18,8 +18,9 @@ from cn2.runtime import Detector
 from cn2.runtime.backends.base import Backend
 from cn2.runtime.errors import BackendUnavailableError, ModelFormatError
 from cn2.trainer.checkpoint import save_checkpoint
+from cn2.trainer.presets import PRESETS
 from exported import canvases, lively_detector
-from factories import picture, tiny_config
+from factories import picture, shrunk, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,21 @@ def test_it_finds_what_the_module_finds(checkpoint: Path) -> None:
         found = backend.infer(images, sizes, threshold)
         for ours, theirs in zip(found, expected, strict=True):
             np.testing.assert_array_equal(ours, theirs.numpy())
+
+
+def test_a_framework_detector_finds_what_its_module_finds(tmp_path: Path) -> None:
+    """Anchors, suppression within levels and boxes of each class, from a checkpoint."""
+    config = shrunk(PRESETS["faster-rcnn-r50-fpn"]())
+    model, path = lively_detector(config), tmp_path / "faster.safetensors"
+    save_checkpoint(path, model, config, license="CC0-1.0", provenance="seed 0 of a test")
+    images, sizes = canvases(2, 64, 96)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images), torch.from_numpy(sizes), torch.tensor(0.1))
+    with Detector.open(path, device="cpu") as detector:
+        found = detector.backend.infer(images, sizes, 0.1)
+    assert found.num_detections.min() >= 1
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy())
 
 
 def test_threads_agree(checkpoint: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cn2.trainer.build import build_detector
 from cn2.trainer.config import Config, apply_overrides, config_from_dict, config_to_dict
+from cn2.trainer.detector import AnyDetector
 from cn2.trainer.model_config import (
     ATSSConfig,
     BiFPNConfig,
@@ -47,10 +48,12 @@ FIRST_STAGES: dict[str, FirstStage] = {
     "gfl-distributions": GFLConfig(convs=1, norm_groups=2, largest_distance=4, **KEEP),
     "rpn": RPNConfig(**KEEP),
 }
+BIFPN: dict[str, Any] = {"levels": (3, 4, 5), "channels": 8, "repeats": 1, "norm_groups": 2}
 NECKS: dict[str, Neck] = {
     "fpn": FPNConfig(levels=(3, 4, 5), channels=8),
     "fpn-p2-p6": FPNConfig(levels=(2, 3, 4, 5, 6), channels=8, coarser="subsampling"),
-    "bifpn": BiFPNConfig(flavour="fcos", levels=(3, 4, 5), channels=8, repeats=1, norm_groups=2),
+    "bifpn": BiFPNConfig(flavour="efficientdet", **BIFPN),
+    "bifpn-fcos": BiFPNConfig(flavour="fcos", **BIFPN),
     "dla-up": DLAUpConfig(levels=(2,), channels=8),
 }
 ONE = ((10.0, 10.0, 5.0, 5.0),)
@@ -94,10 +97,12 @@ def two_pictures() -> tuple[Tensor, Tensor, list[Target]]:
 
 @torch.no_grad()
 def losses_of(config: Config) -> dict[str, float]:
-    """The losses of a fresh detector on two pictures."""
+    """The losses of a fresh detector on two pictures, in which it finds something, too."""
     torch.manual_seed(0)
-    losses = DetectorLosses(config.model)(build_detector(config).train(), *two_pictures())
+    detector = build_detector(config).train()
+    losses = DetectorLosses(config.model)(detector, *two_pictures())
     assert all(loss.isfinite() for loss in losses.values())
+    assert_infers(detector)
     return {name: loss.item() for name, loss in losses.items()}
 
 
@@ -116,11 +121,17 @@ def step(config: Config) -> dict[str, float]:
     after = list(detector.parameters())
     assert all(parameter.grad is not None for parameter in after)
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    with torch.no_grad():
-        found = detector.eval()(images, sizes, torch.tensor(0.0))
+    assert_infers(detector)
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@torch.no_grad()
+def assert_infers(detector: AnyDetector) -> None:
+    """It finds something finite in each of the two pictures."""
+    images, sizes, _ = two_pictures()
+    found = detector.eval()(images, sizes, torch.tensor(0.0))
     assert all(torch.isfinite(part).all() for part in found)
     assert (found.num_detections > 0).all()
-    return {name: loss.item() for name, loss in losses.items()}
 
 
 @pytest.mark.parametrize("neck", NECKS)
@@ -128,7 +139,7 @@ def step(config: Config) -> dict[str, float]:
 def test_every_part_goes_with_every_other(first: str, neck: str) -> None:
     """No part knows another's name: each first stage before each second, on each neck.
 
-    A whole step with the cascade; with the others what they are trained on, which is quick.
+    A whole step with the cascade; with the others losses and inference, which are quick.
     """
     for second in SECOND_STAGES:
         if first == "rpn" and second == "none":
@@ -196,14 +207,34 @@ def test_settings_are_the_papers(name: str) -> None:
     assert (model.second_stage is None) == (heads == 0)
     if model.second_stage is None:
         assert PRESETS[name]().train.base_lr == 0.01
+        assert_settings_of_one_stage(model.first_stage)
         return
     rivals = kind == "rpn"
+    assert getattr(model.first_stage, "merged", True)
+    assert getattr(model.first_stage, "largest_distance", None) is None
+    assert model.first_stage.test_filter.nms_iou == (0.7 if rivals else 0.9)
+    assert model.second_stage.per_class_boxes == (name == "faster-rcnn-r50-fpn")
     assert model.neck.levels == ((2, 3, 4, 5, 6) if rivals else (3, 4, 5, 6, 7))
     assert model.first_stage.test_filter.post_nms == (1000 if rivals else 256)
     assert model.second_stage.nms_iou == (0.5 if rivals else 0.7)
     assert model.second_stage.score_rule == ("class" if rivals else "sqrt")
     expected = {1: (0.5,), 3: (0.5, 0.6, 0.7)} if rivals else {1: (0.6,), 3: (0.6, 0.7, 0.8)}
     assert model.second_stage.ious == expected[heads]
+
+
+def assert_settings_of_one_stage(first_stage: FirstStage) -> None:
+    """Two towers; what is kept of their detections; GFL's distributions over 0..16 strides."""
+    keep = first_stage.test_filter
+    assert keep.nms_iou == (0.5 if first_stage.kind == "retinanet" else 0.6)
+    assert (keep.pre_nms, keep.post_nms) == (1000, 100)
+    assert first_stage.objectness_floor == 0.05
+    if first_stage.kind == "centernet":
+        assert (first_stage.convs, first_stage.class_convs) == (4, 4)
+        return
+    assert not first_stage.merged
+    assert first_stage.convs == 4
+    if first_stage.kind == "gfl":
+        assert first_stage.largest_distance == 16
 
 
 @pytest.mark.parametrize("name", TABLE_1)
@@ -232,6 +263,18 @@ def test_a_short_overfit(name: str) -> None:
     assert sum(totals[-5:]) / 5 < totals[0] / 2
 
 
+Changes: TypeAlias = dict[str, Any]  # dotted path in the model to value
+
+
+def proposals(count: int) -> tuple[Sequence[str], Changes]:
+    path = "first_stage.test_filter.post_nms"
+    return (f"model.{path}={count}",), {path: count}
+
+
+def score_rule(rule: str) -> tuple[Sequence[str], Changes]:
+    return (f"model.second_stage.score_rule={rule}",), {"second_stage.score_rule": rule}
+
+
 RETINANET_RULE = (
     "model.first_stage.positive_iou=0.5",
     "model.first_stage.negative_iou=0.4",
@@ -244,33 +287,68 @@ P3_P7 = (
     "model.second_stage.levels=[3,4,5,6,7]",
     "model.first_stage.anchors.size=4",
 )
-ABLATIONS: dict[str, Sequence[str]] = {
-    "Table 4: P3-P7": P3_P7,
-    "Table 4: 256 proposals": ("model.first_stage.test_filter.post_nms=256",),
-    "Table 4: 4-layer head": ("model.first_stage.convs=4",),
-    "Table 4: loss": RETINANET_RULE,
-    "Table 4: probability": ("model.second_stage.score_rule=product",),
-    "Table 5: without the joint score": ("model.second_stage.score_rule=class",),
-    "Table 5: with it, as the code computes it": ("model.second_stage.score_rule=sqrt",),
-    **{
-        f"Table 6: {count} proposals": (f"model.first_stage.test_filter.post_nms={count}",)
-        for count in (1000, 512, 256, 128, 64)
-    },
-    "Section 4: the larger bound": ("model.background_bounds=larger",),
-    "another first stage": ('model.first_stage={"kind": "atss"}', *P3_P7[:2]),
+P3_P7_CHANGES: Changes = {
+    "neck.levels": (3, 4, 5, 6, 7),
+    "second_stage.levels": (3, 4, 5, 6, 7),
+}
+# Per row of the paper: what is set, and what differs then from faster-rcnn-r50-fpn.
+ABLATIONS: dict[str, tuple[Sequence[str], Changes]] = {
+    "Table 4: P3-P7": (P3_P7, {**P3_P7_CHANGES, "first_stage.anchors.size": 4.0}),
+    "Table 4: 256 proposals": proposals(256),
+    "Table 4: 4-layer head": (("model.first_stage.convs=4",), {"first_stage.convs": 4}),
+    "Table 4: loss": (
+        RETINANET_RULE,
+        {
+            "first_stage.positive_iou": 0.5,
+            "first_stage.negative_iou": 0.4,
+            "first_stage.sampled": None,
+            "first_stage.loss": "focal",
+            "first_stage.prior": 0.01,
+        },
+    ),
+    "Table 4: probability": score_rule("product"),
+    "Table 5: without the joint score": (("model.second_stage.score_rule=class",), {}),  # as it is
+    "Table 5: with it, as the code computes it": score_rule("sqrt"),
+    "Table 6: 1000 proposals": (("model.first_stage.test_filter.post_nms=1000",), {}),  # as it is
+    **{f"Table 6: {count} proposals": proposals(count) for count in (512, 256, 128, 64)},
+    "Section 4: the larger bound": (
+        ("model.background_bounds=larger",),
+        {"background_bounds": "larger"},
+    ),
+    "another first stage": (
+        ('model.first_stage={"kind": "atss"}', *P3_P7[:2]),
+        {**P3_P7_CHANGES, "first_stage": ATSSConfig()},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_ablations_are_values(name: str) -> None:
-    config = apply_overrides(PRESETS["faster-rcnn-r50-fpn"](), ABLATIONS[name])
+    """What is named changes, nothing else does."""
+    overrides, changes = ABLATIONS[name]
+    plain = PRESETS["faster-rcnn-r50-fpn"]()
+    config = apply_overrides(plain, overrides)
+    assert differences(plain, config) == {f"model.{path}": new for path, new in changes.items()}
     with torch.device("meta"):
         build_detector(config)
 
 
+def differences(old: Any, new: Any, path: str = "") -> dict[str, Any]:
+    """Dotted paths of the fields that differ, and their new values."""
+    if type(old) is not type(new) or not is_dataclass(old):
+        return {} if old == new else {path: new}
+    found: dict[str, Any] = {}
+    for field in fields(old):
+        inner = f"{path}.{field.name}" if path else field.name
+        found |= differences(getattr(old, field.name), getattr(new, field.name), inner)
+    return found
+
+
 def test_table_4_from_rpn_to_retinanet() -> None:
     """All rows together make the likelihoods of RetinaNet's rule: a step of it."""
-    rows = [value for name, values in ABLATIONS.items() if "Table 4" in name for value in values]
+    rows = [
+        value for name, (values, _) in ABLATIONS.items() if "Table 4" in name for value in values
+    ]
     config = shrunk(apply_overrides(PRESETS["faster-rcnn-r50-fpn"](), rows))
     assert step(config)["anchors"] > 0
 

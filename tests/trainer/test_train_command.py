@@ -13,7 +13,13 @@ import cn2.trainer.train as train_module
 from cn2.runtime.cli import run
 from cn2.trainer import presets
 from cn2.trainer.checkpoint import read_checkpoint
-from cn2.trainer.commands import choose_config, describe, find_preset, presets_table
+from cn2.trainer.commands import (
+    choose_config,
+    describe,
+    find_preset,
+    presets_table,
+    stage_names,
+)
 from cn2.trainer.progress import Reporter, StepMeter, clock, group_losses
 from cn2.trainer.train_config import ResizeCropConfig
 from dataset_formats import write_yolo
@@ -190,7 +196,21 @@ def test_a_preset_in_words() -> None:
     assert row[0] == "ResNet-50"
     assert row[1] == "FPN P3-P7, 256 channels"
     assert row[2] == "CenterNet, 256 proposals"
+    assert row[3] == "cascade of 3"
     assert row[-1] == "80"
+
+
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [
+        ("faster-rcnn-r50-fpn", ("RPN, 1000 proposals", "one box head, boxes of each class")),
+        ("r50-fpn-faster", ("CenterNet, 256 proposals", "one box head")),
+        ("r50-fpn-lvis-fed", ("CenterNet, 256 proposals", "cascade of 3, sigmoid")),
+        ("gfl-r50-fpn", ("GFL, a likelihood per class", "none")),
+    ],
+)
+def test_stages_in_words(preset: str, words: tuple[str, str]) -> None:
+    assert stage_names(find_preset(preset).model) == words
 
 
 def test_losses_are_summed_by_kind() -> None:
