@@ -4,7 +4,7 @@ CenterNet*, Cascade R-CNN behind an RPN and CenterNet2 are trained by one recipe
 backbone, everything else fresh, with several seeds. On the test pictures each is scored with 16 to
 256 boxes of its first stage, with the first stage's probability in the score and without. Runs that
 are there are not trained again; one that was cut short goes on.
-Result: benchmarks/results/bccd_proposals.json; benchmarks/bccd_proposals_page.py shows it.
+Result: benchmarks/results/bccd_proposals.json; benchmarks/framework_page.py shows it.
 
     python benchmarks/bccd_proposals.py --runs runs/bccd_proposals
 """
@@ -33,7 +33,7 @@ from cn2.trainer.checkpoint import load_checkpoint, read_checkpoint, save_checkp
 from cn2.trainer.config import Config
 from cn2.trainer.data.coco import CocoDataset, load_coco
 from cn2.trainer.data.datasets import DataSource
-from cn2.trainer.detector import AnyDetector, TwoStageDetector
+from cn2.trainer.detector import OneStageDetector, TwoStageDetector
 from cn2.trainer.distributed import Ranks
 from cn2.trainer.progress import read_log
 from cn2.trainer.train import RunFiles, train
@@ -55,6 +55,7 @@ STEPS = 480
 LIMIT_MINUTES = 35
 SCORES = ("AP", "AP50", "AP75")
 RULES: dict[str, Literal["sqrt", "class"]] = {"joint": "sqrt", "class": "class"}
+LOWEST_SCORE = 1e-4  # of a one-stage detector's boxes; a first stage's floor, too
 ALONE = "alone"  # the rule of a detector without a second stage
 
 
@@ -123,7 +124,11 @@ def measure(config: Config, folder: Path, data: Bccd, threads: int) -> dict[str,
 
 
 def score_two_stages(model: TwoStageDetector, config: Config, test: CocoDataset) -> dict[str, Any]:
-    """AP for each number of proposals and each rule of the score; the proposals' recall."""
+    """AP for each number of proposals and each rule of the score; the proposals' recall.
+
+    Every score counts: one threshold would cut more of the one rule's scores than of the other's.
+    """
+    model.second_stage.score_threshold.fill_(0.0)
     proposals = detect(ProposalDetector(model, max(COUNTS)), config, test)
     found: dict[str, Any] = {"recall": recall_at(test, proposals), "AP": {}}
     for name, rule in RULES.items():
@@ -135,8 +140,13 @@ def score_two_stages(model: TwoStageDetector, config: Config, test: CocoDataset)
     return found
 
 
-def score_one_stage(model: AnyDetector, config: Config, test: CocoDataset) -> dict[str, Any]:
-    """The same of the best detections of a picture, which take the place of proposals."""
+def score_one_stage(model: OneStageDetector, config: Config, test: CocoDataset) -> dict[str, Any]:
+    """The same of the best detections of a picture, which take the place of proposals.
+
+    As many of them, and from as low a score on, as are asked of a first stage.
+    """
+    model.test_filter = replace(model.test_filter, post_nms=max(COUNTS))
+    model.first_stage.score_threshold.fill_(LOWEST_SCORE)
     results = detect(model, config, test)
     found: dict[str, Any] = {"recall": recall_at(test, results), "AP": {ALONE: {}}}
     for count in COUNTS:

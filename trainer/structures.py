@@ -24,7 +24,7 @@ class Proposals(NamedTuple):
     """First-stage boxes, best first; rows past the last one are zero."""
 
     boxes: Tensor  # (B, K, 4) xyxy, pixels of the resized picture, not clipped to it
-    objectness: Tensor  # (B, K) in [0, 1]
+    objectness: Tensor  # (B, K) in [0, 1], root of P(object)
 
 
 class RawDetections(NamedTuple):

@@ -42,7 +42,7 @@ def second_stage_bound(p_object: Tensor, p_background: Tensor) -> Tensor:
     """P(object) log P(background | object) <= log P(background); Eq. 3, Jensen's inequality.
 
     The second stage learns background from what the first takes for objects. Exact for P(object)
-    = 0 and for P(background | object) = 1, and as loose as can be as the latter goes to 0.
+    = 0 or 1 and for P(background | object) = 1; else as loose as can be as the latter goes to 0.
     """
     return torch.xlogy(p_object, p_background)
 

@@ -14,7 +14,6 @@ from benchmark_scripts import imported
 from cn2.runtime.detections import Detections
 from cn2.trainer.layers import FrozenBatchNorm2d
 from cn2.trainer.presets import PRESETS
-from cn2.trainer.presets.framework import FRAMEWORK_PRESETS
 
 SAME = {"other": 0, "box_px": 0.0, "score": 0.0}
 
@@ -84,7 +83,7 @@ def test_settled_norms_give_mean_0_and_variance_1(script: ModuleType) -> None:
 
 def test_every_preset_finds_the_same_in_the_committed_result(script: ModuleType) -> None:
     result = json.loads((script.RESULTS / "native_agreement.json").read_text("utf-8"))
-    measured = [preset for preset in PRESETS if preset not in FRAMEWORK_PRESETS]  # not those, yet
+    measured = [preset for preset in PRESETS if preset != "cascade-rcnn-r50-fpn"]  # not that, yet
     assert list(result["presets"]) == measured
     assert [preset for preset, row in result["presets"].items() if not script.is_same(row)] == []
     assert result == script.document(result["presets"])

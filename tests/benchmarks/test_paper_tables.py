@@ -209,7 +209,7 @@ def test_table_rows_come_from_the_result(
     others = cells(text.paper_table(results, 2), "YOLOv4, others' work")
     assert set(others) == {"–", "– / –", "not ours"}
     last = cells(text.paper_table(results, 4), "+ probability")
-    assert last[0] == "`faster-rcnn-r50-fpn` `second.score_rule=sqrt`"
+    assert last[0] == "`faster-rcnn-r50-fpn` … `model.second_stage.score_rule=sqrt`"
     note = text.claim_table(results).splitlines()[-1]
     assert "a processor, 2 cores, load 0.5 before and 0.7 after" in note
     assert f"In 1 of {len(document['runs'])} runs fewer proposals came out" in note

@@ -15,10 +15,12 @@ from cn2.export.engine.model import PLUGINS
 from cn2.export.engine.profiles import own_sizes
 from cn2.export.onnx_file import export_onnx
 from cn2.runtime.engine_file import read_engine
+from cn2.runtime.manifest import Precision
 from cn2.trainer.build import build_detector
 from cn2.trainer.presets import PRESETS
 from command_line import cn2
-from exported import Exported
+from exported import Exported, export_to, lively_detector
+from factories import shrunk
 from native_libraries import needs_library
 
 pytestmark = needs_library("cn2_trt_plugins")
@@ -80,3 +82,22 @@ def test_a_preset(
     assert (plugins.pop("DeformConv", 0) > 0) is (preset == DEFORMABLE)
     assert plugins == CASCADE
     check_engine(file, precision, tmp_path, capfd)
+
+
+FRAMEWORK = {  # of Table 1: a classifying first stage, boxes of each class, a cascade behind ATSS
+    "gfl-r50-fpn": {"ProposalNMS": 1},
+    "faster-rcnn-r50-fpn": {"PyramidRoIAlign": 1, "ProposalNMS": 1, "DetectionNMS": 1},
+    "atss-r50-fpn-cascade": CASCADE,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", TARGETS)
+@pytest.mark.parametrize("preset", FRAMEWORK)
+def test_a_small_detector_of_the_framework(
+    preset: str, precision: Precision, tmp_path: Path, capfd: Capture
+) -> None:
+    config = shrunk(PRESETS[preset]())
+    exported = export_to(tmp_path, lively_detector(config), config, "fused", precision)
+    assert count_plugins(exported.path) == FRAMEWORK[preset]
+    check_engine(exported.path, precision, tmp_path, capfd)

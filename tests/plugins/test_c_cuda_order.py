@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from c_library import Model
+from cn2.runtime.canvas import CanvasRule
+from fake_backend import make_manifest
 from tensorrt_fakes import BUILD, FIXED, FIXED_PLAN, FakeGpu, needed, shown
 from tiny_onnx import write_tiny_onnx
 
@@ -57,6 +59,22 @@ def test_canvases_that_grow_within_a_call(gpu: FakeGpu, tiny: Model) -> None:
     found = gpu.run(OPEN + program).splitlines()
     wanted = shown(tiny, *[(9 + height + width, height, width) for height, width in sizes])
     assert found == [*wanted.splitlines(), "waiting 0"]
+
+
+def test_a_workspace_that_grows_within_a_call(gpu: FakeGpu) -> None:
+    """Larger pictures need more of it, and a run of smaller ones is under way."""
+    gpu.add_kernels()
+    rule = CanvasRule(short_edge=64, long_edge=96, divisor=32, interpolation="antialias")
+    plan = "fake plan -1 -1 -1 2 threshold profile 1 1 64 128 64 128"
+    gpu.write(plan, make_manifest(canvas=rule))
+    said = gpu.run(
+        OPEN + "rng = np.random.default_rng(0)\n"
+        "pixels = [rng.integers(0, 256, (n, 3 * n // 2, 3), np.uint8) for n in (32, 128, 256)]\n"
+        + detect("[image(one, memory=1) for one in pixels]")
+        + detect("[image(one) for one in pixels]")
+    ).splitlines()
+    assert said[:4] == said[4:]
+    assert said[3] == "waiting 0"
 
 
 @pytest.mark.parametrize("stream", ["new_stream()", str(DEFAULT_STREAM)])

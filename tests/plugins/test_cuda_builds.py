@@ -17,6 +17,7 @@ import pytest
 from benchmark_scripts import imported
 from native_cuda import CudaKernels
 from native_kernels import INVALID_ARGUMENT, OK, address, sizes
+from native_libraries import missing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
@@ -94,7 +95,7 @@ def test_the_real_library_says_that_there_is_no_driver() -> None:
 @pytest.fixture
 def resources() -> ModuleType:
     if shutil.which("nvcc") is None:
-        pytest.skip("no nvcc")
+        missing("no nvcc")
     with imported("cuda_resources") as scripts:
         module: ModuleType = scripts["cuda_resources"]
         return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,3 +206,32 @@ def test_a_short_overfit(name: str) -> None:
         optimiser.step()
         totals.append(total.item())
     assert sum(totals[-5:]) / 5 < totals[0] / 2
+
+
+ROOT = Path(__file__).resolve().parents[2]
+ALWAYS = {  # what every first stage has to touch; CONTRIBUTING.md names them
+    "trainer/build_first_stage.py",
+    "trainer/commands.py",
+    "trainer/first_stage_config.py",
+    "trainer/model_config.py",
+    "trainer/presets/framework.py",
+}
+OWN = {
+    "atss": {"trainer/first_stage_losses/atss.py", "trainer/first_stage/atss.py"}
+    | {"trainer/targets/adaptive.py"},
+    "gfl": {"trainer/first_stage_losses/gfl.py", "trainer/first_stage/gfl.py"}
+    | {"trainer/dense_losses.py", "trainer/first_stage/coding.py"},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_first_stage_is_known_to_few_files(name: str) -> None:
+    folders = [ROOT / folder for folder in ("trainer", "export", "runtime")]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(files) > 200
+    knowing = [path for path in files if name in path.read_text("utf-8").lower()]
+    assert {str(path.relative_to(ROOT)) for path in knowing} == ALWAYS | OWN[name]
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    text = page.partition("**A first stage**")[2].partition("- **A backend**")[0]
+    for path in ALWAYS | OWN[name]:
+        assert any(part in text for part in (f"`{path}`", f"`{Path(path).parent}/`")), path

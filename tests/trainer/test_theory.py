@@ -93,6 +93,7 @@ def test_the_larger_bound_is_within_log_2_over_the_unit_square() -> None:
         (0.0, 0.4, True, True),  # nothing is proposed
         (0.7, 1.0, False, True),  # the second stage is sure of background
         (0.7, 0.0, True, False),  # it is sure of an object: Eq. 3 is -inf
+        (1.0, 0.4, False, True),  # the first stage is sure of an object: all is the second's
         (1.0, 0.0, True, True),  # both stages are wrong: all is -inf
         (0.5, 0.5, False, False),
     ],

@@ -12,6 +12,12 @@
 namespace {
 
 using Launch = int (*)(void* stream, void (*)(void*), void*);
+using Check = void (*)(const void* start, size_t bytes);
+
+template <class Function>
+Function find(const char* name) {
+  return reinterpret_cast<Function>(dlsym(dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), name));
+}
 
 struct Call {
   std::vector<cn2_cuda_picture> pictures;
@@ -21,7 +27,10 @@ struct Call {
 };
 
 void run(void* data) {
+  static const auto check = find<Check>("fake_cuda_check");
   const Call& call = *static_cast<const Call*>(data);
+  check(call.workspace, call.workspace_size);
+  check(call.canvases, 1);
   const int32_t result = cn2_emulated_module_get()->preprocess(
       call.pictures.data(), call.pictures.size(), call.interpolation, call.height, call.width,
       call.canvases, call.workspace, call.workspace_size, nullptr);
@@ -34,8 +43,7 @@ void run(void* data) {
 int32_t preprocess(const cn2_cuda_picture* pictures, size_t count, int32_t interpolation,
                    int32_t height, int32_t width, void* canvases, void* workspace,
                    size_t workspace_size, void* stream) {
-  static const auto launch = reinterpret_cast<Launch>(
-      dlsym(dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), "cuLaunchHostFunc"));
+  static const auto launch = find<Launch>("cuLaunchHostFunc");
   return launch(stream, run,
                 new Call{{pictures, pictures + count},
                          interpolation,

@@ -36,6 +36,9 @@ typedef struct event {
   double time;
 } event;
 
+/* For functions that are queued: end the process where memory that they use was freed. */
+void fake_cuda_check(const void* start, size_t bytes);
+
 #pragma GCC visibility push(hidden)
 
 /* A stream by its handle; null and the numbers of default streams are some, too. */
