@@ -1,20 +1,16 @@
-"""The paper's framework: parts compose, Table 1's detectors, and its ablations as values."""
+"""The paper's framework: parts compose, and Table 1's detectors; ablations: test_ablations.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from cn2.trainer.build import build_detector
-from cn2.trainer.config import Config, apply_overrides, config_from_dict, config_to_dict
-from cn2.trainer.detector import AnyDetector
+from cn2.trainer.config import Config, config_from_dict, config_to_dict
 from cn2.trainer.model_config import (
     ATSSConfig,
     BiFPNConfig,
@@ -30,9 +26,9 @@ from cn2.trainer.model_config import (
     RPNConfig,
 )
 from cn2.trainer.presets import PRESETS
-from cn2.trainer.structures import Target
 from cn2.trainer.training_losses import DetectorLosses
-from factories import TINY_HEIGHT, TINY_WIDTH, picture, shrunk, tiny_config
+from factories import shrunk, tiny_config
+from framework_steps import losses_of, step, two_pictures
 from reference import parameters_reference as parameters
 
 KEEP: dict[str, Any] = {
@@ -81,57 +77,6 @@ def composed(first: str, second: str, neck: str) -> Config:
         config.model, neck=NECKS[neck], first_stage=first_stage, second_stage=second_stage
     )
     return replace(config, model=model)
-
-
-def two_pictures() -> tuple[Tensor, Tensor, list[Target]]:
-    """Pictures, their sizes and objects: three, and none."""
-    images = torch.from_numpy(np.stack([picture(seed=seed) for seed in range(2)]))
-    sizes = torch.tensor([[TINY_HEIGHT, TINY_WIDTH], [TINY_HEIGHT - 9, TINY_WIDTH - 5]])
-    boxes = torch.tensor([[10.0, 8, 50, 44], [60.5, 20, 90, 63], [2, 2, 12, 12]])
-    targets = [
-        Target(boxes=boxes, classes=torch.arange(3), seed=1),
-        Target(boxes=boxes[:0], classes=torch.arange(0), seed=2),
-    ]
-    return images, sizes, targets
-
-
-@torch.no_grad()
-def losses_of(config: Config) -> dict[str, float]:
-    """The losses of a fresh detector on two pictures, in which it finds something, too."""
-    torch.manual_seed(0)
-    detector = build_detector(config).train()
-    losses = DetectorLosses(config.model)(detector, *two_pictures())
-    assert all(loss.isfinite() for loss in losses.values())
-    assert_infers(detector)
-    return {name: loss.item() for name, loss in losses.items()}
-
-
-def step(config: Config) -> dict[str, float]:
-    """One step of gradient descent on two pictures, of which one is empty; the losses before."""
-    torch.manual_seed(0)
-    detector = build_detector(config).train()
-    images, sizes, targets = two_pictures()
-    optimiser = torch.optim.SGD(detector.parameters(), lr=1e-3)
-    before = [parameter.clone() for parameter in detector.parameters()]
-    losses = DetectorLosses(config.model)(detector, images, sizes, targets)
-    total = torch.stack(list(losses.values())).sum()
-    assert total.isfinite()
-    total.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    after = list(detector.parameters())
-    assert all(parameter.grad is not None for parameter in after)
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert_infers(detector)
-    return {name: loss.item() for name, loss in losses.items()}
-
-
-@torch.no_grad()
-def assert_infers(detector: AnyDetector) -> None:
-    """It finds something finite in each of the two pictures."""
-    images, sizes, _ = two_pictures()
-    found = detector.eval()(images, sizes, torch.tensor(0.0))
-    assert all(torch.isfinite(part).all() for part in found)
-    assert (found.num_detections > 0).all()
 
 
 @pytest.mark.parametrize("neck", NECKS)
@@ -261,96 +206,6 @@ def test_a_short_overfit(name: str) -> None:
         optimiser.step()
         totals.append(total.item())
     assert sum(totals[-5:]) / 5 < totals[0] / 2
-
-
-Changes: TypeAlias = dict[str, Any]  # dotted path in the model to value
-
-
-def proposals(count: int) -> tuple[Sequence[str], Changes]:
-    path = "first_stage.test_filter.post_nms"
-    return (f"model.{path}={count}",), {path: count}
-
-
-def score_rule(rule: str) -> tuple[Sequence[str], Changes]:
-    return (f"model.second_stage.score_rule={rule}",), {"second_stage.score_rule": rule}
-
-
-RETINANET_RULE = (
-    "model.first_stage.positive_iou=0.5",
-    "model.first_stage.negative_iou=0.4",
-    "model.first_stage.sampled=null",
-    "model.first_stage.loss=focal",
-    "model.first_stage.prior=0.01",
-)
-P3_P7 = (
-    "model.neck.levels=[3,4,5,6,7]",
-    "model.second_stage.levels=[3,4,5,6,7]",
-    "model.first_stage.anchors.size=4",
-)
-P3_P7_CHANGES: Changes = {
-    "neck.levels": (3, 4, 5, 6, 7),
-    "second_stage.levels": (3, 4, 5, 6, 7),
-}
-# Per row of the paper: what is set, and what differs then from faster-rcnn-r50-fpn.
-ABLATIONS: dict[str, tuple[Sequence[str], Changes]] = {
-    "Table 4: P3-P7": (P3_P7, {**P3_P7_CHANGES, "first_stage.anchors.size": 4.0}),
-    "Table 4: 256 proposals": proposals(256),
-    "Table 4: 4-layer head": (("model.first_stage.convs=4",), {"first_stage.convs": 4}),
-    "Table 4: loss": (
-        RETINANET_RULE,
-        {
-            "first_stage.positive_iou": 0.5,
-            "first_stage.negative_iou": 0.4,
-            "first_stage.sampled": None,
-            "first_stage.loss": "focal",
-            "first_stage.prior": 0.01,
-        },
-    ),
-    "Table 4: probability": score_rule("product"),
-    "Table 5: without the joint score": (("model.second_stage.score_rule=class",), {}),  # as it is
-    "Table 5: with it, as the code computes it": score_rule("sqrt"),
-    "Table 6: 1000 proposals": (("model.first_stage.test_filter.post_nms=1000",), {}),  # as it is
-    **{f"Table 6: {count} proposals": proposals(count) for count in (512, 256, 128, 64)},
-    "Section 4: the larger bound": (
-        ("model.background_bounds=larger",),
-        {"background_bounds": "larger"},
-    ),
-    "another first stage": (
-        ('model.first_stage={"kind": "atss"}', *P3_P7[:2]),
-        {**P3_P7_CHANGES, "first_stage": ATSSConfig()},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ABLATIONS)
-def test_ablations_are_values(name: str) -> None:
-    """What is named changes, nothing else does."""
-    overrides, changes = ABLATIONS[name]
-    plain = PRESETS["faster-rcnn-r50-fpn"]()
-    config = apply_overrides(plain, overrides)
-    assert differences(plain, config) == {f"model.{path}": new for path, new in changes.items()}
-    with torch.device("meta"):
-        build_detector(config)
-
-
-def differences(old: Any, new: Any, path: str = "") -> dict[str, Any]:
-    """Dotted paths of the fields that differ, and their new values."""
-    if type(old) is not type(new) or not is_dataclass(old):
-        return {} if old == new else {path: new}
-    found: dict[str, Any] = {}
-    for field in fields(old):
-        inner = f"{path}.{field.name}" if path else field.name
-        found |= differences(getattr(old, field.name), getattr(new, field.name), inner)
-    return found
-
-
-def test_table_4_from_rpn_to_retinanet() -> None:
-    """All rows together make the likelihoods of RetinaNet's rule: a step of it."""
-    rows = [
-        value for name, (values, _) in ABLATIONS.items() if "Table 4" in name for value in values
-    ]
-    config = shrunk(apply_overrides(PRESETS["faster-rcnn-r50-fpn"](), rows))
-    assert step(config)["anchors"] > 0
 
 
 ROOT = Path(__file__).resolve().parents[2]
