@@ -83,7 +83,6 @@ def test_settled_norms_give_mean_0_and_variance_1(script: ModuleType) -> None:
 
 def test_every_preset_finds_the_same_in_the_committed_result(script: ModuleType) -> None:
     result = json.loads((script.RESULTS / "native_agreement.json").read_text("utf-8"))
-    measured = [preset for preset in PRESETS if preset != "cascade-rcnn-r50-fpn"]  # not that, yet
-    assert list(result["presets"]) == measured
+    assert list(result["presets"]) == list(PRESETS)
     assert [preset for preset, row in result["presets"].items() if not script.is_same(row)] == []
     assert result == script.document(result["presets"])
