@@ -91,9 +91,12 @@ FRAMEWORK = {  # of Table 1: a classifying first stage, boxes of each class, a c
 }
 
 
+# In fp16 only the second: the fp32 outputs of dense heads are a large share of so narrow a network.
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", TARGETS)
-@pytest.mark.parametrize("preset", FRAMEWORK)
+@pytest.mark.parametrize(
+    ("preset", "precision"),
+    [*((preset, "fp32") for preset in FRAMEWORK), ("faster-rcnn-r50-fpn", "fp16")],
+)
 def test_a_small_detector_of_the_framework(
     preset: str, precision: Precision, tmp_path: Path, capfd: Capture
 ) -> None:
