@@ -24,17 +24,17 @@ SCALE = 0.5  # of anchors and sizes of interest: pictures are less than half as 
 TRAINED_PROPOSALS = ProposalFilter(pre_nms=300, post_nms=200)  # `nano`'s; the IoU stays
 
 
-def at_nano_size(preset: str) -> Config:
+def at_nano_size(preset: str, scale: float = SCALE) -> Config:
     """A detector of `TABLE_1` with the widths, pictures and recipe of `nano`.
 
     Levels, towers, losses and what goes on at detection stay the preset's; the sizes by which
-    objects are given to levels are `SCALE` of it.
+    objects are given to levels are `scale` of it.
     """
     config, small = PRESETS[preset](), nano()
     assert small.model.second_stage is not None
     first, second = config.model.first_stage, config.model.second_stage
     keep = replace(TRAINED_PROPOSALS, nms_iou=first.train_filter.nms_iou)
-    narrow: dict[str, Any] = {"train_filter": keep, **scaled_sizes(first)}
+    narrow: dict[str, Any] = {"train_filter": keep, **scaled_sizes(first, scale)}
     if hasattr(first, "norm_groups"):
         narrow["norm_groups"] = NORM_GROUPS
     if second is not None:
@@ -55,11 +55,11 @@ def at_nano_size(preset: str) -> Config:
     return replace(small, preset=preset.replace("r50", "nano"), model=model)
 
 
-def scaled_sizes(first: FirstStage) -> dict[str, Any]:
-    """The settings of a first stage that are sizes of objects, times `SCALE`."""
+def scaled_sizes(first: FirstStage, scale: float) -> dict[str, Any]:
+    """The settings of a first stage that are sizes of objects, scaled."""
     if isinstance(first, CenterNetConfig):
         ranges = first.sizes_of_interest
-        return {"sizes_of_interest": tuple((SCALE * low, SCALE * high) for low, high in ranges)}
+        return {"sizes_of_interest": tuple((scale * low, scale * high) for low, high in ranges)}
     if isinstance(first, ATSSConfig | GFLConfig):
-        return {"anchor_size": SCALE * first.anchor_size}
-    return {"anchors": replace(first.anchors, size=SCALE * first.anchors.size)}
+        return {"anchor_size": scale * first.anchor_size}
+    return {"anchors": replace(first.anchors, size=scale * first.anchors.size)}
