@@ -56,7 +56,10 @@ def small(preset: str) -> Config:
     config = shrunk(PRESETS[preset]())
     model = config.model
     if model.second_stage is None:
-        keep = replace(model.first_stage.test_filter, pre_nms=60, post_nms=60)
+        count = (
+            120 if preset == "centernet-r50-fpn" else 60
+        )  # its boxes suppress more of each other
+        keep = replace(model.first_stage.test_filter, pre_nms=count, post_nms=count)
         model = replace(model, first_stage=replace(model.first_stage, test_filter=keep))
     else:
         keep = replace(model.first_stage.test_filter, pre_nms=60, post_nms=40)
